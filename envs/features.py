@@ -1,0 +1,159 @@
+"""What an agent observes: named, scale-free features, computed in one place for the environment and for deployment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lrcontrol.envs.errors import InputError, unknown
+
+Array = NDArray[np.float64]
+
+LIMIT = 10.0  # features are clipped to ±LIMIT; NaN, as of a run that has diverged, reads 0
+FAST, SLOW = 0.2, 0.03  # weights of the newest loss in the running averages
+TINY = 1e-12  # losses below it read as it
+VERSION = 1  # raised whenever a feature changes its meaning; trained agents record it
+
+
+@dataclass
+class Moment:
+    """All that features are made from, at one moment; arrays are (R,), a row for each replica.
+
+    ``measures`` holds what has to be measured on the parameters and gradients, and only what was asked for.
+    """
+
+    loss: Array
+    lr: Array
+    momentum: Array
+    step: int
+    steps: int
+    measures: dict[str, Array] = field(default_factory=dict)
+
+
+class LossHistory:
+    """The losses so far: last, averages, best and first; to be told each training step's loss."""
+
+    def __init__(self, loss: Array) -> None:
+        self.first = self.last = self.previous = self.fast = self.slow = self.best = loss.copy()
+
+    def add(self, loss: Array) -> None:
+        """Take in the loss (R,) of the next training step."""
+        self.previous, self.last = self.last, loss.copy()
+        self.fast = FAST * loss + (1.0 - FAST) * self.fast
+        self.slow = SLOW * loss + (1.0 - SLOW) * self.slow
+        self.best = np.minimum(self.best, self.fast)
+
+
+def safe_log(values: Array) -> Array:
+    """Return the natural logarithm, values below 1e-12 read as 1e-12 and NaN kept."""
+    return np.log(np.maximum(values, TINY))
+
+
+def _log10(values: Array) -> Array:
+    return np.log10(np.maximum(values, 1e-30))
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One number for each replica: what it says, how it is computed, and which measures it needs."""
+
+    description: str
+    compute: Callable[[Moment, LossHistory], Array]
+    measures: tuple[str, ...] = ()
+
+
+def _grad_cosine(now: Moment, _: LossHistory) -> Array:
+    measures = now.measures
+    cosine: Array = measures["grad_dot_memory"] / np.sqrt(measures["grad_sq"] * measures["memory_sq"])
+    return cosine
+
+
+def _probe_slope(now: Moment, _: LossHistory) -> Array:
+    same, more = now.measures["probe_loss"], now.measures["probe_loss_more"]
+    slope: Array = (same - more) / (np.maximum(np.abs(same), TINY) * np.log(now.measures["probe_factor"]))
+    return slope
+
+
+FEATURES: dict[str, Feature] = {
+    "log_loss": Feature("log L", lambda now, past: safe_log(now.loss)),
+    "loss_change": Feature(
+        "log of L over its last value", lambda now, past: safe_log(now.loss) - safe_log(past.previous)
+    ),
+    "loss_vs_fast": Feature(
+        "log of L over its fast average", lambda now, past: safe_log(now.loss) - safe_log(past.fast)
+    ),
+    "fast_vs_slow": Feature(
+        "log of the fast over the slow average", lambda now, past: safe_log(past.fast) - safe_log(past.slow)
+    ),
+    "fast_vs_best": Feature(
+        "log of the fast average over its best", lambda now, past: safe_log(past.fast) - safe_log(past.best)
+    ),
+    "fast_vs_first": Feature(
+        "log of the fast average over the first loss", lambda now, past: safe_log(past.fast) - safe_log(past.first)
+    ),
+    "grad_cosine": Feature(
+        "cosine of g and the momentum buffer v (the last gradient without momentum)",
+        _grad_cosine,
+        ("grad_sq", "grad_dot_memory", "memory_sq"),
+    ),
+    "predicted_decrease": Feature(
+        "log10(lr g·u / L)",
+        lambda now, past: _log10(now.lr * now.measures["grad_dot_update"] / np.maximum(now.loss, TINY)),
+        ("grad_dot_update",),
+    ),
+    "relative_step": Feature(
+        "log10(lr ‖u‖ / ‖θ‖)",
+        lambda now, past: _log10(now.lr * np.sqrt(now.measures["update_sq"] / now.measures["param_sq"])),
+        ("update_sq", "param_sq"),
+    ),
+    "grad_sq_over_loss": Feature(
+        "log10(‖g‖² / L)",
+        lambda now, past: _log10(now.measures["grad_sq"] / np.maximum(now.loss, TINY)),
+        ("grad_sq",),
+    ),
+    "budget_left": Feature(
+        "share of the training steps left", lambda now, past: np.full_like(now.loss, 1.0 - now.step / now.steps)
+    ),
+    "log_steps_left": Feature(
+        "log10(1 + steps left)", lambda now, past: np.full_like(now.loss, np.log10(1.0 + now.steps - now.step))
+    ),
+    "log_lr": Feature("log10 lr", lambda now, past: _log10(now.lr)),
+    "log_one_minus_momentum": Feature("log10(1 − β)", lambda now, past: _log10(1.0 - now.momentum)),
+    "probe_slope": Feature(
+        "(L(lr) − L(f·lr)) / (L(lr) log f) on one minibatch: positive if a higher rate is better; two forward passes",
+        _probe_slope,
+        ("probe_loss", "probe_loss_more", "probe_factor"),
+    ),
+    "probe_change": Feature(
+        "log of L(lr) over L, on the same minibatch; two forward passes, shared with probe_slope",
+        lambda now, past: safe_log(now.measures["probe_loss"]) - safe_log(now.loss),
+        ("probe_loss",),
+    ),
+}
+
+DEFAULT_FEATURES = tuple(name for name in FEATURES if not name.startswith("probe_"))
+
+
+def measures_of(features: Sequence[str]) -> frozenset[str]:
+    """Return the measures that the named features need.
+
+    Raises:
+        InputError: an unknown name, a name given twice, or none at all.
+    """
+    for name in features:
+        if name not in FEATURES:
+            raise unknown("feature", name, FEATURES)
+    if not features or len(set(features)) < len(features):
+        raise InputError(f"features {tuple(features)} must name at least one feature, and none twice")
+    return frozenset(measure for name in features for measure in FEATURES[name].measures)
+
+
+def observe(features: Sequence[str], now: Moment, past: LossHistory) -> NDArray[np.float32]:
+    """Return the observation (R, len(features)), each feature clipped to ±10, NaN as 0."""
+    with np.errstate(all="ignore"):
+        columns = [FEATURES[name].compute(now, past) for name in features]
+        stacked = np.nan_to_num(np.stack(columns, axis=1), nan=0.0, posinf=LIMIT, neginf=-LIMIT)
+    return np.clip(stacked, -LIMIT, LIMIT).astype(np.float32)

@@ -1,0 +1,99 @@
+"""Many copies of any ``nn.Module`` at once, through ``torch.func``."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from lrcontrol.envs.errors import InputError
+from lrcontrol.envs.layout import Layout
+from lrcontrol.envs.task import Task
+
+
+def check_functional(module: nn.Module, task: Task) -> None:
+    """Raise InputError where a forward pass is random or changes the module: replicas could not share it."""
+    for name, part in module.named_modules():
+        if getattr(part, "track_running_stats", False) and getattr(part, "running_mean", None) is not None:
+            raise InputError(
+                f"task {task.name!r}: {type(part).__name__} {name!r} keeps running statistics, which replicas cannot "
+                f"share: build it with track_running_stats=False or use GroupNorm or LayerNorm"
+            )
+        if isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0.0:
+            raise InputError(f"task {task.name!r}: {type(part).__name__} {name!r} is random: build it with p=0")
+    names = [name for name, parameter in module.named_parameters() if parameter.dtype != torch.float32]
+    if names:
+        raise InputError(f"task {task.name!r}: parameter {names[0]!r} is not float32, which replicas are kept in")
+    if not any(True for _ in module.parameters()):
+        raise InputError(f"task {task.name!r}: the model has no parameters to train")
+
+
+class StackedModule:
+    """R copies of a module; the rows of one stream stand together (row = stream · K + k).
+
+    Convolutions on the CPU run row by row: a stack of them becomes a grouped convolution, which is no faster there and
+    rounds differently from the single one. Everything else is stacked by ``torch.vmap``.
+    """
+
+    def __init__(self, module: nn.Module, layout: Layout, task: Task) -> None:
+        self.module, self.layout, self.loss = module, layout, task.loss
+        self.convolves = any(isinstance(part, nn.modules.conv._ConvNd) for part in module.modules())
+
+    def _call(self, params: dict[str, Tensor], x: Tensor) -> Tensor:
+        output = functional_call(self.module, params, (x,))
+        assert isinstance(output, Tensor)
+        return output
+
+    def _loss(self, params: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+        return self.loss(self._call(params, x), y)
+
+    def _map(self, function: Callable[..., Tensor], views: dict[str, Tensor], *data: Tensor) -> Tensor:
+        """Return ``function(parameters of row r, *data of its stream)`` for all rows, stacked."""
+        rows, streams = len(next(iter(views.values()))), len(data[0])
+        replicas = rows // streams
+        if self.convolves and data[0].device.type == "cpu":
+            return torch.stack(
+                [
+                    function(
+                        {name: view[row] for name, view in views.items()}, *(part[row // replicas] for part in data)
+                    )
+                    for row in range(rows)
+                ]
+            )
+        if rows == 1:  # a stack of one takes other kernels, and other rounding, than the same row in a larger stack
+            views = {name: view.expand(2, *view.shape[1:]) for name, view in views.items()}
+            return self._vmap(function, views, data, 2)[:1]
+        return self._vmap(function, views, data, replicas)
+
+    @staticmethod
+    def _vmap(
+        function: Callable[..., Tensor], views: dict[str, Tensor], data: tuple[Tensor, ...], replicas: int
+    ) -> Tensor:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "There is a performance drop")  # vmap's note on a missing batching rule
+            if replicas == 1:
+                return torch.vmap(function)(views, *data)
+            nested = {name: view.view(-1, replicas, *view.shape[1:]) for name, view in views.items()}
+            over_replicas = torch.vmap(function, in_dims=(0, *(None for _ in data)))
+            return torch.vmap(over_replicas)(nested, *data).flatten(0, 1)
+
+    def losses(self, params: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """Return the losses (R,) of parameters (R, P) on minibatches x (S, B, …), y (S, B, …)."""
+        with torch.no_grad():
+            return self._map(self._loss, self.layout.views(params), x, y)
+
+    def outputs(self, params: Tensor, x: Tensor) -> Tensor:
+        """Return the modules' outputs (R, B, …)."""
+        with torch.no_grad():
+            return self._map(self._call, self.layout.views(params), x)
+
+    def loss_and_gradient(self, params: Tensor, x: Tensor, y: Tensor, gradient: Tensor) -> Tensor:
+        """Return the losses (R,) and write the gradients into ``gradient`` (R, P)."""
+        with torch.enable_grad():
+            leaf = params.detach().requires_grad_()
+            losses = self._map(self._loss, self.layout.views(leaf), x, y)
+            gradient.copy_(torch.autograd.grad(losses.sum(), leaf)[0])
+        return losses.detach()

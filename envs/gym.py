@@ -1,0 +1,224 @@
+"""The Gymnasium environments: one training run, and many at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from lrcontrol.envs.errors import InputError, unknown
+from lrcontrol.envs.features import LIMIT, Array
+from lrcontrol.envs.seeding import run_seeds
+from lrcontrol.envs.settings import Settings
+from lrcontrol.envs.world import Observation, World
+
+Action: TypeAlias = Any  # an index, indices, or numbers in −1..1, by the settings
+Info: TypeAlias = dict[str, Any]
+
+
+def spaces(settings: Settings) -> tuple[gymnasium.Space[Any], gymnasium.Space[Any]]:
+    """Return the observation and the action space of one training run."""
+    observation = gymnasium.spaces.Box(-LIMIT, LIMIT, (len(settings.features),), np.float32)
+    dimensions = len(settings.hyperparameters)
+    if settings.multipliers is None:
+        return observation, gymnasium.spaces.Box(-1.0, 1.0, (dimensions,), np.float32)
+    if dimensions == 1:
+        return observation, gymnasium.spaces.Discrete(len(settings.multipliers))
+    return observation, gymnasium.spaces.MultiDiscrete([len(settings.multipliers)] * dimensions)
+
+
+def _initial_rate(options: dict[str, Any] | None) -> Any:
+    for name in options or {}:
+        if name != "lr0":
+            raise unknown("reset option", name, ["lr0"])
+    return (options or {}).get("lr0")
+
+
+class _Seeds:
+    """The seeds of R runs: row i of a reset with seed s has s + i; resets without one count the episodes up."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows, self.base, self.episode = rows, 0, -1
+        self.numbers: list[int] | None = None
+
+    def start(self, seed: int | Sequence[int] | None) -> None:
+        """Take in the seed of a reset."""
+        if seed is None and self.numbers is not None:
+            self.episode += 1
+            return
+        if seed is None:
+            seed = int(np.random.SeedSequence().generate_state(1)[0])
+        self.numbers = [seed + row for row in range(self.rows)] if isinstance(seed, int | np.integer) else list(seed)
+        if len(self.numbers) != self.rows:
+            raise InputError(f"{len(self.numbers)} seeds for {self.rows} environments")
+        self.episode = 0
+
+    def current(self) -> list[Any]:
+        """Return the RunSeeds of each row."""
+        assert self.numbers is not None
+        return [run_seeds(number, self.episode) for number in self.numbers]
+
+
+class TrainingEnv(gymnasium.Env[Observation, Action]):
+    """One training run.
+
+    ## Description
+    A model is trained with minibatches by SGD or AdamW. Before each optimizer step (every ``interval``-th, if set) the
+    agent sees how the run is going and multiplies the learning rate, and the momentum if asked.
+
+    ## Action Space
+    ``Box(-1, 1, (H,))``, H the number of ``hyperparameters``: a stands for the multiplier ``max_factor ** a``. With
+    ``multipliers=(…)``, ``Discrete(n)``, or ``MultiDiscrete([n, n])`` for H = 2: an index into them.
+    ``form="recursive"`` multiplies the present value, ``form="anchored"`` the initial value times ``base_schedule``.
+    Momentum β is moved through 1 − β.
+
+    ## Observation Space
+    ``Box(-10, 10, (F,), float32)``, the features that ``features`` names; by default
+
+    | Num | Feature | Meaning |
+    |-----|---------|---------|
+    | 0 | log_loss | log L |
+    | 1 | loss_change | log of L over its last value |
+    | 2 | loss_vs_fast | log of L over its fast average |
+    | 3 | fast_vs_slow | log of the fast over the slow average |
+    | 4 | fast_vs_best | log of the fast average over its best |
+    | 5 | fast_vs_first | log of the fast average over the first loss |
+    | 6 | grad_cosine | cosine of g and the momentum buffer v (the last gradient without momentum) |
+    | 7 | predicted_decrease | log10(lr g·u / L) |
+    | 8 | relative_step | log10(lr ‖u‖ / ‖θ‖) |
+    | 9 | grad_sq_over_loss | log10(‖g‖² / L) |
+    | 10 | budget_left | share of the training steps left |
+    | 11 | log_steps_left | log10(1 + steps left) |
+    | 12 | log_lr | log10 lr |
+    | 13 | log_one_minus_momentum | log10(1 − β) |
+
+    ``probe_slope`` and ``probe_change`` may be added; they cost two forward passes a decision.
+
+    ## Rewards
+    The negative training loss on the next minibatch, averaged over the interval (``reward="loss"``). ``"log-loss"`` is
+    the negative logarithm of it, ``"log-loss-change"`` the fall of the log loss over the interval. Losses are capped at
+    ten times the first one; a run whose loss is no longer finite is frozen and paid that cap to the end of the budget.
+
+    ## Starting State
+    ``reset(seed=…)`` fixes initial parameters, order of the data and initial learning rate; the latter is drawn
+    log-uniformly from ``lr0_range`` unless ``options={"lr0": …}`` gives it. Resets without a seed count up episodes.
+
+    ## Episode End
+    Terminates when the budget is used up: ``steps`` training steps. Never truncates.
+
+    ## Arguments
+    ``task`` and every other field of ``lrcontrol.envs.Settings``, and ``device``:
+
+    >>> import gymnasium, lrcontrol.envs
+    >>> env = gymnasium.make("lrcontrol/Training-v0", task="quadratic", multipliers=(0.5, 1.0, 2.0), reward="log-loss")
+    >>> observation, info = env.reset(seed=7, options={"lr0": 0.1})
+    >>> observation, reward, terminated, truncated, info = env.step(2)
+    >>> float(info["lr"])
+    0.2
+
+    ## Version History
+    * v0: first version
+    """
+
+    metadata = {"render_modes": []}  # noqa: RUF012 (Gymnasium's own declaration)
+
+    def __init__(self, *, device: str = "auto", render_mode: None = None, **settings: Any) -> None:
+        self.settings = Settings.make(settings)
+        self.world = World(self.settings, device=device)
+        self.observation_space, self.action_space = spaces(self.settings)
+        self.render_mode = render_mode
+        self._seeds = _Seeds(1)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, Info]:
+        """Start a run; see the class for ``seed`` and ``options={"lr0": …}``."""
+        super().reset(seed=seed)
+        self._seeds.start(seed)
+        observation = self.world.reset(self._seeds.current(), _initial_rate(options))
+        return observation[0], _row(_info(self.world), 0)
+
+    def step(self, action: Action) -> tuple[Observation, float, bool, bool, Info]:
+        """Apply the action and train until the next decision."""
+        observation, reward, over = self.world.step(np.asarray(action)[None])
+        return observation[0], float(reward[0]), over, False, _row(_info(self.world), 0)
+
+
+class TrainingVectorEnv(gymnasium.vector.VectorEnv[Observation, Action, NDArray[Any]]):
+    """Many training runs stepped at once, with same-step autoreset; row i of a reset with seed s has the seed s + i.
+
+    Spaces, rewards, starting state and arguments are those of ``TrainingEnv``; also
+
+    Args:
+        num_envs: R, the number of runs.
+        streams: distinct orders of the data, dividing R. By default each run has its own, as the single environment of
+            its seed would; ``streams=1`` shares one minibatch a step and is the fastest.
+        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        settings: the fields of ``lrcontrol.envs.Settings``.
+    """
+
+    metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}  # noqa: RUF012 (as above)
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        *,
+        streams: int | None = None,
+        device: str = "auto",
+        render_mode: None = None,
+        **settings: Any,
+    ) -> None:
+        self.settings = Settings.make(settings)
+        self.num_envs = num_envs
+        self.world = World(self.settings, num_envs, streams, device)
+        self.single_observation_space, self.single_action_space = spaces(self.settings)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.render_mode = render_mode
+        self._seeds = _Seeds(num_envs)
+
+    def reset(
+        self, *, seed: int | Sequence[int] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, Info]:
+        """Start all runs anew; ``options={"lr0": …}`` takes one initial rate or one for each run."""
+        self._seeds.start(seed)
+        observation = self.world.reset(self._seeds.current(), _initial_rate(options))
+        return observation, _present(_info(self.world))
+
+    def step(self, actions: Action) -> tuple[Observation, Array, NDArray[Any], NDArray[Any], Info]:
+        """Apply the actions and train until the next decision; at the end of the budget the next runs begin.
+
+        The last observations and infos of the runs that ended are ``infos["final_obs"]`` and ``infos["final_info"]``.
+        """
+        observation, reward, over = self.world.step(np.asarray(actions))
+        terminated = np.full(self.num_envs, over)
+        infos = _present(_info(self.world))
+        if over:
+            final_observations = np.empty(self.num_envs, dtype=object)
+            final_observations[:] = list(observation)
+            every = np.ones(self.num_envs, dtype=bool)
+            final = {"final_obs": final_observations, "_final_obs": every, "final_info": infos, "_final_info": every}
+            observation, infos = self.reset()
+            infos |= final
+        return observation, reward, terminated, np.zeros(self.num_envs, dtype=bool), infos
+
+
+def _info(world: World) -> dict[str, NDArray[Any]]:
+    return {
+        "lr": world.lr.copy(),
+        "momentum": world.momentum.copy(),
+        "loss": world.engine.losses.copy(),
+        "diverged": world.diverged,
+    }
+
+
+def _row(info: dict[str, NDArray[Any]], row: int) -> Info:
+    return {name: values[row] for name, values in info.items()}
+
+
+def _present(info: dict[str, NDArray[Any]]) -> Info:
+    """Return infos in Gymnasium's vector form: beside each entry, which rows have it."""
+    return info | {f"_{name}": np.ones(len(values), dtype=bool) for name, values in info.items()}

@@ -1,0 +1,165 @@
+"""Many multilayer perceptrons at once: stacked matrix products and a backward pass written out.
+
+Activations are kept feature-major, (R, features, B), so that the first layer of all K replicas of a stream is one wide
+product with their shared minibatch, and the softmax runs over a strided axis that vectorises along the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lrcontrol.envs.layout import Layout
+from lrcontrol.envs.task import Task
+
+THIN = 16  # a lone product with fewer rows takes another kernel, and other rounding, than the same product in a stack
+
+_aten = torch.ops.aten
+# Module type: forward in place where possible, and gradient from (upstream gradient, kept tensor).
+_ACTIVATIONS: dict[type[nn.Module], tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
+    nn.Tanh: (torch.tanh_, lambda gradient, output: _aten.tanh_backward(gradient, output)),
+    nn.ReLU: (torch.relu_, lambda gradient, output: _aten.threshold_backward(gradient, output, 0)),
+}
+
+
+@dataclass(frozen=True)
+class _Layer:
+    weight: str
+    bias: str
+    activation: type[nn.Module] | None
+
+
+def plain_layers(module: nn.Module, task: Task) -> list[_Layer] | None:
+    """Return the layers if this file can run ``module`` on ``task``, else None: the general path is for those.
+
+    It can where the module is an ``nn.Sequential`` of Linear layers with tanh or ReLU between, trained with
+    ``F.cross_entropy`` on class numbers, or with ``F.mse_loss``, on flat float32 inputs.
+    """
+    inputs, targets = task.train
+    if not isinstance(module, nn.Sequential) or inputs.ndim != 2 or inputs.dtype != torch.float32:
+        return None
+    if not (task.classifies and task.loss is F.cross_entropy) and task.loss is not F.mse_loss:
+        return None
+    layers: list[_Layer] = []
+    for name, part in module.named_children():
+        if type(part) is nn.Linear and part.bias is not None and (not layers or layers[-1].activation):
+            layers.append(_Layer(f"{name}.weight", f"{name}.bias", None))
+            width = part.out_features
+        elif type(part) in _ACTIVATIONS and layers and layers[-1].activation is None:
+            layers[-1] = _Layer(layers[-1].weight, layers[-1].bias, type(part))
+        else:
+            return None
+    if not layers or layers[-1].activation is not None:
+        return None
+    if task.loss is F.mse_loss and targets.shape != (len(inputs), width):
+        return None
+    return layers
+
+
+def _bmm(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
+    """Return the products of stacked matrices, the same for a stack of one as within a larger stack."""
+    if a.shape[0] == 1 and a.shape[1] < THIN:
+        product = torch.bmm(a.expand(2, -1, -1), b.expand(2, -1, -1))[:1]
+        return product if out is None else out.copy_(product)
+    if out is None:
+        return torch.bmm(a, b)
+    return torch.bmm(a, b, out=out)
+
+
+class StackedMLP:
+    """R multilayer perceptrons of one shape; rows of one stream stand together (row = stream · K + k).
+
+    Args:
+        layers: what ``plain_layers`` returned.
+        layout: where the parameters stand in a row.
+        task: gives the loss.
+    """
+
+    def __init__(self, layers: list[_Layer], layout: Layout, task: Task) -> None:
+        self.layers, self.layout = layers, layout
+        self.cross_entropy = task.loss is F.cross_entropy
+        self._buffers: dict[tuple[str, int], Tensor] = {}
+
+    def _buffer(self, name: str, layer: int, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """Return memory that is kept from call to call; large tensors are slow to allocate anew."""
+        buffer = self._buffers.get((name, layer))
+        if buffer is None or buffer.shape != shape or buffer.device != like.device:
+            buffer = self._buffers[name, layer] = torch.empty(shape, dtype=like.dtype, device=like.device)
+        return buffer
+
+    def _forward(self, views: dict[str, Tensor], x: Tensor, use: str) -> list[Tensor]:
+        """Return every layer's output, (R, features, B)."""
+        streams, batch = x.shape[0], x.shape[1]
+        outputs: list[Tensor] = []
+        for number, layer in enumerate(self.layers):
+            weight, bias = views[layer.weight], views[layer.bias]
+            rows, features, width = weight.shape
+            out = self._buffer(use, number, (rows, features, batch), x)
+            if number == 0:
+                wide = weight.reshape(streams, rows // streams * features, width)
+                _bmm(wide, x.transpose(1, 2), out.view(streams, -1, batch))
+            else:
+                _bmm(weight, outputs[-1], out)
+            out += bias[:, :, None]
+            if layer.activation is not None:
+                _ACTIVATIONS[layer.activation][0](out)
+            outputs.append(out)
+        return outputs
+
+    def _loss(self, output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the losses (R,) and what the gradient is made from: log-probabilities or residuals (R, O, B).
+
+        The mean over the minibatch is taken in float64: a probe compares losses that differ by less than float32 tells.
+        """
+        replicas = output.shape[0] // y.shape[0]
+        if self.cross_entropy:
+            log_p = output.log_softmax(dim=1)
+            target = y[:, None, None].expand(-1, replicas, 1, -1).reshape(output.shape[0], 1, -1)
+            return -log_p.gather(1, target)[:, 0].double().mean(dim=1), log_p
+        target = y.transpose(1, 2)[:, None].expand(-1, replicas, -1, -1).reshape(output.shape)
+        residual = output - target
+        return residual.double().square().flatten(1).mean(dim=1), residual
+
+    def losses(self, params: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """Return the losses (R,) of parameters (R, P) on minibatches x (S, B, D), y (S, B, …)."""
+        return self._loss(self._forward(self.layout.views(params), x, "probe")[-1], y)[0]
+
+    def outputs(self, params: Tensor, x: Tensor) -> Tensor:
+        """Return the networks' outputs (R, B, O)."""
+        return self._forward(self.layout.views(params), x, "outputs")[-1].transpose(1, 2)
+
+    def loss_and_gradient(self, params: Tensor, x: Tensor, y: Tensor, gradient: Tensor) -> Tensor:
+        """Return the losses (R,) and write the gradients into ``gradient`` (R, P)."""
+        views, into = self.layout.views(params), self.layout.views(gradient)
+        outputs = self._forward(views, x, "forward")
+        losses, kept = self._loss(outputs[-1], y)
+        delta = self._output_gradient(kept, y)
+        for number in range(len(self.layers) - 1, 0, -1):
+            layer, below = self.layers[number], self.layers[number - 1].activation
+            self._parameter_gradient(layer, delta, outputs[number - 1].transpose(1, 2), into)
+            upstream = self._buffer("backward", number, tuple(outputs[number - 1].shape), params)
+            _bmm(views[layer.weight].transpose(1, 2), delta, upstream)
+            assert below is not None
+            delta = _ACTIVATIONS[below][1](upstream, outputs[number - 1])
+        streams, batch = x.shape[0], x.shape[1]
+        self._parameter_gradient(self.layers[0], delta.reshape(streams, -1, batch), x, into)
+        return losses
+
+    def _output_gradient(self, kept: Tensor, y: Tensor) -> Tensor:
+        if not self.cross_entropy:
+            return kept.mul_(2.0 / (kept.shape[1] * kept.shape[2]))
+        probabilities = kept.exp_()
+        replicas = kept.shape[0] // y.shape[0]
+        target = y[:, None, None].expand(-1, replicas, 1, -1).reshape(kept.shape[0], 1, -1)
+        probabilities.scatter_add_(1, target, probabilities.new_full((), -1.0).expand(target.shape))
+        return probabilities.mul_(1.0 / kept.shape[2])
+
+    def _parameter_gradient(self, layer: _Layer, delta: Tensor, below: Tensor, into: dict[str, Tensor]) -> None:
+        """Write one layer's gradients from delta (groups, features, B) and the layer's input (groups, B, D)."""
+        weight, bias = into[layer.weight], into[layer.bias]
+        weight.copy_(_bmm(delta, below).view(weight.shape))  # a product straight into a strided view runs row by row
+        torch.sum(delta.view(weight.shape[0], weight.shape[1], -1), dim=2, out=bias)

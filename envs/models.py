@@ -1,0 +1,18 @@
+"""The registered tasks' networks."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+from torch import nn
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "gelu": nn.GELU}
+
+
+def mlp(*sizes: int, activation: str = "tanh") -> nn.Sequential:
+    """Return fully connected layers of the given sizes, input first, with the activation between them."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in itertools.pairwise(sizes):
+        layers += [nn.Linear(inputs, outputs), ACTIVATIONS[activation]()]
+    return nn.Sequential(*layers[:-1])

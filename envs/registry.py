@@ -1,0 +1,27 @@
+"""The tasks by name. A new task is one file and one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lrcontrol.envs import digits, images, quadratic
+from lrcontrol.envs.spec import build
+from lrcontrol.envs.task import Task
+
+TASKS: dict[str, Callable[..., Task]] = {
+    "digits-mlp": digits.digits_mlp,
+    "quadratic": quadratic.quadratic,
+    "mnist-mlp": images.mnist_mlp,
+    "mnist-mlp-raw": images.mnist_mlp_raw,
+    "fashion-mnist-mlp": images.fashion_mnist_mlp,
+    "mnist-cnn": images.mnist_cnn,
+}
+
+
+def make_task(task: str | Task) -> Task:
+    """Return the task that ``name`` or ``name:key=value,…`` spells; a Task is returned as it is.
+
+    Raises:
+        InputError: no such name or key (the nearest is suggested), or the data set cannot be had.
+    """
+    return task if isinstance(task, Task) else build(task, TASKS, "task")

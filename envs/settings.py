@@ -1,0 +1,140 @@
+"""The settings of an environment: one frozen dataclass, checked where it is made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from lrcontrol.envs.errors import InputError, unknown
+from lrcontrol.envs.features import DEFAULT_FEATURES, measures_of
+from lrcontrol.envs.optimizers import OPTIMIZERS
+from lrcontrol.envs.rewards import REWARDS
+from lrcontrol.envs.schedules import Schedule
+from lrcontrol.envs.task import Smoothing, Task
+
+HOLD = Schedule("constant")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What is trained, and what an agent sees, does and is paid.
+
+    Args:
+        task: a Task, or its spelling ``name:key=value,…``.
+        optimizer: ``"sgd"`` or ``"adamw"``.
+        hyperparameters: what the action moves, ``("lr",)`` or ``("lr", "momentum")``, one dimension each.
+        multipliers: the discrete actions, as multipliers; None makes the action a Box(−1, 1).
+        max_factor: a continuous action a multiplies by max_factor ** a.
+        form: ``"recursive"``, lr ← lr · m, or ``"anchored"``, lr = lr0 · base_schedule · m. For momentum β, m
+            multiplies 1 − β in the same two ways.
+        base_schedule: what ``"anchored"`` is bound to.
+        interval: training steps from one decision to the next.
+        steps: training steps in an episode; None is the task's budget.
+        features: the observation, by name (``lrcontrol.envs.features.FEATURES``).
+        probe_factor: f of the probe features: they compare a step with lr and one with f · lr.
+        probe_direction: ``"update"`` or ``"gradient"``; None is the task's.
+        reward: ``"loss"``, ``"log-loss"`` or ``"log-loss-change"``.
+        lr0_range: where initial rates are drawn from, log-uniformly; None is the task's range for the optimizer.
+        momentum: initial β; None is 0.9 for AdamW and wherever momentum is controlled, else 0.
+        lr_limits, momentum_limits: lowest and highest values; whatever an action asks for is clipped to them.
+        weight_decay: AdamW's.
+        smoothing: of the gradient's size: ``"task"`` for the task's own, None for none, or a Smoothing.
+
+    Raises:
+        InputError: a value that cannot be used.
+    """
+
+    task: str | Task = "digits-mlp"
+    optimizer: str = "sgd"
+    hyperparameters: tuple[str, ...] = ("lr",)
+    multipliers: tuple[float, ...] | None = None
+    max_factor: float = 2.0
+    form: Literal["recursive", "anchored"] = "recursive"
+    base_schedule: Schedule = HOLD
+    interval: int = 1
+    steps: int | None = None
+    features: tuple[str, ...] = DEFAULT_FEATURES
+    probe_factor: float = 1.01
+    probe_direction: Literal["update", "gradient"] | None = None
+    reward: str = "loss"
+    lr0_range: tuple[float, float] | None = None
+    momentum: float | None = None
+    lr_limits: tuple[float, float] = (1e-12, 1e6)
+    momentum_limits: tuple[float, float] = (0.0, 0.999)
+    weight_decay: float = 0.0
+    smoothing: Smoothing | Literal["task"] | None = "task"
+
+    def __post_init__(self) -> None:
+        self._check_names()
+        self._check_actions()
+        if self.interval < 1:
+            raise InputError(f"interval {self.interval} is not positive")
+        if self.steps is not None and self.steps < 1:
+            raise InputError(f"steps {self.steps} is not positive")
+        if not (self.probe_factor > 0.0 and self.probe_factor != 1.0 and math.isfinite(self.probe_factor)):
+            raise InputError(f"probe_factor {self.probe_factor} must be positive and not 1")
+        if not self.weight_decay >= 0.0:
+            raise InputError(f"weight_decay {self.weight_decay} is negative")
+        low, high = self.lr_limits
+        if not 0.0 < low < high < math.inf:
+            raise InputError(f"lr_limits {self.lr_limits} are not 0 < low < high")
+        low, high = self.momentum_limits
+        if not 0.0 <= low < high < 1.0:
+            raise InputError(f"momentum_limits {self.momentum_limits} are not 0 <= low < high < 1")
+        if self.momentum is not None and not low <= self.momentum <= high:
+            raise InputError(f"momentum {self.momentum} is not within momentum_limits {self.momentum_limits}")
+        if self.lr0_range is not None:
+            self.check_lr0(self.lr0_range[0])
+            self.check_lr0(self.lr0_range[1])
+
+    def _check_names(self) -> None:
+        if self.optimizer not in OPTIMIZERS:
+            raise unknown("optimizer", self.optimizer, OPTIMIZERS)
+        if self.reward not in REWARDS:
+            raise unknown("reward", self.reward, REWARDS)
+        if self.form not in ("recursive", "anchored"):
+            raise unknown("form", self.form, ("recursive", "anchored"))
+        if self.probe_direction not in (None, "update", "gradient"):
+            raise unknown("probe_direction", str(self.probe_direction), ("update", "gradient"))
+        if self.hyperparameters not in (("lr",), ("lr", "momentum")):
+            raise InputError(f'hyperparameters {self.hyperparameters} must be ("lr",) or ("lr", "momentum")')
+        measures_of(self.features)
+
+    def _check_actions(self) -> None:
+        if self.multipliers is not None and not (
+            self.multipliers and all(m > 0.0 and math.isfinite(m) for m in self.multipliers)
+        ):
+            raise InputError(f"multipliers {self.multipliers} must be positive numbers, at least one")
+        if not (self.max_factor > 1.0 and math.isfinite(self.max_factor)):
+            raise InputError(f"max_factor {self.max_factor} is not above 1")
+        if self.form == "recursive" and self.base_schedule != HOLD:
+            raise InputError(f'base_schedule {self.base_schedule.kind!r} does nothing unless form="anchored"')
+
+    def check_lr0(self, lr0: float) -> None:
+        """Raise InputError unless ``lr0`` is an initial learning rate that can be used."""
+        low, high = self.lr_limits
+        if not low <= lr0 <= high:
+            raise InputError(f"initial learning rate {lr0:g} is not within {low:g}..{high:g} (lr_limits)")
+
+    @property
+    def initial_momentum(self) -> float:
+        """β before the first decision."""
+        if self.momentum is not None:
+            return self.momentum
+        return 0.9 if self.optimizer == "adamw" or "momentum" in self.hyperparameters else 0.0
+
+    @classmethod
+    def make(cls, arguments: Mapping[str, Any]) -> Settings:
+        """Return settings from keyword arguments, sequences read as tuples.
+
+        Raises:
+            InputError: an unknown name (the nearest is suggested) or a value that cannot be used.
+        """
+        names = [field.name for field in fields(cls)]
+        for name in arguments:
+            if name not in names:
+                raise unknown("setting", name, names)
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()}
+        return cls(**values)

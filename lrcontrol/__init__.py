@@ -1,0 +1,58 @@
+"""Training as a Gymnasium environment: compare, train and use controllers of the learning rate.
+
+Importing this package does no work: what it exports is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lrcontrol.envs.errors import InputError
+    from lrcontrol.envs.registry import make_task
+    from lrcontrol.envs.schedules import Schedule
+    from lrcontrol.envs.settings import Settings
+    from lrcontrol.envs.task import Smoothing, Task
+    from lrcontrol.evaluation import evaluate
+    from lrcontrol.results import Results
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "InputError": "lrcontrol.envs.errors",
+    "Results": "lrcontrol.results",
+    "Schedule": "lrcontrol.envs.schedules",
+    "Settings": "lrcontrol.envs.settings",
+    "Smoothing": "lrcontrol.envs.task",
+    "Task": "lrcontrol.envs.task",
+    "evaluate": "lrcontrol.evaluation",
+    "make_task": "lrcontrol.envs.registry",
+}
+
+__all__ = [
+    "InputError",
+    "Results",
+    "Schedule",
+    "Settings",
+    "Smoothing",
+    "Task",
+    "evaluate",
+    "make_task",
+]
+
+# A clone without symbolic links has text files in place of lrcontrol/envs and lrcontrol/agents; the folders they name
+# stand beside this package.
+if (Path(__file__).parent / "envs").is_file():
+    __path__.append(str(Path(__file__).parent.parent))
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_EXPORTS[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

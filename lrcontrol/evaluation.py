@@ -1,0 +1,224 @@
+"""Compares agents over initial learning rates and runs: the function behind ``python -m lrcontrol.evaluate``."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lrcontrol.agents import Agent, make_agent
+from lrcontrol.envs.errors import InputError
+from lrcontrol.envs.registry import make_task
+from lrcontrol.envs.seeding import run_seeds
+from lrcontrol.envs.settings import Settings
+from lrcontrol.envs.task import Task
+from lrcontrol.envs.world import World
+from lrcontrol.provenance import provenance
+from lrcontrol.results import RUN_COLUMNS, TRACE_COLUMNS, Results, reserve_folder
+
+DEFAULT_AGENTS = (
+    "constant",
+    "schedule:kind=cosine",
+    "schedule:kind=one-cycle",
+    "hillclimb",
+    "hillclimb:factor=1.1",
+    "hillclimb:factor=2",
+)
+GRID_PER_DECADE = 2
+
+Progress = Callable[[str, int, int], None]
+"""Told an agent's name, its training steps so far, and its budget."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """An evaluation was interrupted; ``results`` holds the agents that were finished, or None."""
+
+    def __init__(self, results: Results | None) -> None:
+        super().__init__("evaluation interrupted")
+        self.results = results
+
+
+def lr0_grid(low: float, high: float, count: int) -> list[float]:
+    """Return ``count`` rates evenly spaced in logarithm from ``low`` to ``high``, to six digits.
+
+    Raises:
+        InputError: not 0 < low < high, or fewer than two points.
+    """
+    if not 0.0 < low < high < np.inf:
+        raise InputError(f"lr0 grid from {low:g} to {high:g}: write 0 < low < high")
+    if count < 2:
+        raise InputError(f"lr0 grid of {count} rates: at least 2 are needed")
+    return [float(f"{value:.6g}") for value in np.geomspace(low, high, count)]
+
+
+def evaluate(
+    task: str | Task = "digits-mlp",
+    agents: Sequence[str | Agent] = DEFAULT_AGENTS,
+    *,
+    lr0: Sequence[float] | None = None,
+    runs: int = 5,
+    steps: int | None = None,
+    optimizer: str = "sgd",
+    seed: int = 0,
+    device: str = "auto",
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Results:
+    """Train with every agent from every initial learning rate, several runs each, and return what came of it.
+
+    Run i of every agent and rate has the initial parameters and the minibatches of seed ``seed + i``, so that
+    comparisons are paired. Losses and accuracies are of the whole training and test set after the last step.
+
+    Args:
+        task: a Task, or its spelling ``name:key=value,…``.
+        agents: Agents, or their spellings ``name:key=value,…``.
+        lr0: initial learning rates; default half-decades over the task's range for the optimizer.
+        runs: runs for each agent and rate.
+        steps: training steps in a run; None is the task's budget.
+        optimizer: ``"sgd"`` or ``"adamw"``.
+        seed: of the first run.
+        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        out: folder to write the results into; it must be new or empty unless ``overwrite``.
+        overwrite: replace the results that ``out`` holds.
+        progress: called as training proceeds.
+        settings: further fields of ``Settings`` for every agent, such as ``momentum`` or ``smoothing``; what an agent
+            needs comes first.
+
+    Raises:
+        InputError: an argument that cannot be used.
+        Interrupted: on Ctrl-C; what was finished is in its ``results``, and written where ``out`` is given.
+    """
+    if runs < 1:
+        raise InputError(f"runs {runs} is not positive")
+    if seed < 0:
+        raise InputError(f"seed {seed} is negative")
+    problem = make_task(task)
+    chosen = _agents(agents)
+    base = Settings.make({"task": problem, "optimizer": optimizer, "steps": steps} | settings)
+    worlds = [(agent, _settings(base, agent)) for agent in chosen]
+    rates = list(lr0) if lr0 is not None else _default_grid(problem, optimizer)
+    if not rates or len(set(rates)) < len(rates):
+        raise InputError(f"initial learning rates {rates}: give at least one, and none twice")
+    for rate in rates:
+        base.check_lr0(rate)
+    folder = None if out is None else reserve_folder(Path(out), overwrite)
+    config = {
+        "task": problem.name if isinstance(task, Task) else task,
+        "agents": [agent.name for agent in chosen],
+        "lr0": rates,
+        "runs": runs,
+        "steps": base.steps or problem.steps,
+        "optimizer": optimizer,
+        "seed": seed,
+        "device": device,
+        "settings": {name: str(value) for name, value in settings.items()},
+    }
+    began, done, complete = time.perf_counter(), [], True
+    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    try:
+        for agent, its_settings in worlds:
+            done.append(_run_agent(agent, its_settings, rates, runs, seed, device, progress))
+    except KeyboardInterrupt:
+        complete = False
+    if not done:
+        raise Interrupted(None)
+    manifest = {
+        "config": config,
+        "seeds": [seed + run for run in range(runs)],
+        "started": started,
+        "seconds": round(time.perf_counter() - began, 1),
+        "complete": complete,
+        **provenance(),
+    }
+    results = Results.from_runs([table for table, _ in done], [trace for _, trace in done], manifest)
+    if folder is not None:
+        results.save(folder, overwrite)
+    if not complete:
+        raise Interrupted(results)
+    return results
+
+
+def _agents(agents: Sequence[str | Agent]) -> list[Agent]:
+    chosen = [make_agent(agent) for agent in agents]
+    names = [agent.name for agent in chosen]
+    if not chosen:
+        raise InputError("no agents given: name at least one")
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"agent {name!r} is given {names.count(name)} times")
+    return chosen
+
+
+def _settings(base: Settings, agent: Agent) -> Settings:
+    Settings.make(agent.needs)  # an unknown name among them is the agent's mistake: say so
+    return replace(base, **agent.needs)
+
+
+def _default_grid(task: Task, optimizer: str) -> list[float]:
+    low, high = task.lr0_range.get(optimizer, (1e-6, 1.0))
+    return lr0_grid(low, high, max(2, round(GRID_PER_DECADE * np.log10(high / low)) + 1))
+
+
+def _run_agent(
+    agent: Agent,
+    settings: Settings,
+    rates: list[float],
+    runs: int,
+    seed: int,
+    device: str,
+    progress: Progress | None,
+) -> tuple[dict[str, list[Any]], dict[str, NDArray[Any]]]:
+    """Return an agent's rows of runs.csv and of traces.parquet, by column, sorted by rate and then run."""
+    rows = runs * len(rates)
+    problem = make_task(settings.task)
+    world = World(settings, rows, runs if problem.shuffle else 1, device, record=True)
+    seeds = [run_seeds(seed + run) for run in range(runs) for _ in rates]
+    observation = world.reset(seeds, np.tile(rates, runs))
+    first_loss = world.engine.losses.copy()
+    state, start, over = None, np.ones(rows, dtype=bool), False
+    while not over:
+        action, state = agent.predict(observation, state, start, deterministic=True)
+        observation, _, over = world.step(action)
+        start = np.zeros(rows, dtype=bool)
+        if progress is not None:
+            progress(agent.name, world.step_count, world.steps)
+    final = _final(world, first_loss)
+    order = np.arange(rows).reshape(runs, len(rates)).T.ravel()  # the engine keeps a run's rates together
+    labels = {"task": problem.name, "optimizer": settings.optimizer, "agent": agent.name}
+    columns: dict[str, Any] = {name: [value] * rows for name, value in labels.items()}
+    columns |= {
+        "lr0": np.tile(rates, runs)[order].tolist(),
+        "run": np.repeat(np.arange(runs), len(rates))[order].tolist(),
+    }
+    columns["seed"] = [seed + run for run in columns["run"]]
+    columns |= {name: values[order].tolist() for name, values in final.items()}
+    columns |= {"forward_passes": [world.forward_passes] * rows, "backward_passes": [world.backward_passes] * rows}
+    trace = {name: np.repeat(np.array(columns[name]), world.steps) for name in (*labels, "lr0", "run")}
+    trace["step"] = np.tile(np.arange(world.steps), rows)
+    trace |= {name: values.T[order].ravel() for name, values in world.trace.items()}
+    return {name: columns[name] for name in RUN_COLUMNS}, {name: trace[name] for name in TRACE_COLUMNS}
+
+
+def _final(world: World, first_loss: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
+    """Return loss and accuracy on both data sets, and which runs diverged, (R,) each.
+
+    A run that ends with a loss that is not finite is reported with the worst loss, and with accuracy 0.
+    """
+    final: dict[str, NDArray[Any]] = {}
+    for split, data in (("train", world.task.train), ("test", world.task.test)):
+        loss, accuracy = np.full((2, world.rows), np.nan) if data is None else world.engine.evaluate(data)
+        if data is not None:
+            lost = ~np.isfinite(loss) | world.diverged
+            loss = np.where(lost, world.worst, loss)
+            accuracy = np.where(lost & np.isfinite(accuracy), 0.0, accuracy)
+        final |= {f"{split}_loss": loss, f"{split}_accuracy": accuracy}
+    final["diverged"] = (world.diverged | (final["train_loss"] > first_loss)).astype(int)
+    return final

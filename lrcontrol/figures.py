@@ -1,0 +1,110 @@
+"""The figures of an evaluation: final loss against the initial rate, and loss and rate over the steps."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lrcontrol.results import Results
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def save_figures(results: Results, folder: Path) -> None:
+    """Write final_loss.png, loss.png and lr.png into ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    final_loss(results).savefig(folder / "final_loss.png", dpi=120)
+    for column in ("loss", "lr"):
+        over_steps(results, column).savefig(folder / f"{column}.png", dpi=110)
+
+
+def _title(results: Results) -> str:
+    config = results.manifest["config"]
+    return f"{config['task']}, {config['optimizer']}, {config['steps']} steps, {config['runs']} runs"
+
+
+def final_loss(results: Results) -> Figure:
+    """Return the picture of this field: final training loss against initial rate, a curve per agent.
+
+    The line is the mean over the runs, the band goes from the best to the worst run.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.0, 4.6), layout="constrained")
+    axes = figure.subplots()
+    runs = results.runs.to_pylist()
+    for agent in results.agents:
+        by_rate: dict[float, list[float]] = {}
+        for row in runs:
+            if row["agent"] == agent:
+                by_rate.setdefault(row["lr0"], []).append(row["train_loss"])
+        rates = sorted(by_rate)
+        losses = [np.array(by_rate[rate]) for rate in rates]
+        (line,) = axes.plot(rates, [values.mean() for values in losses], marker="o", markersize=3.5, label=agent)
+        axes.fill_between(
+            rates, [v.min() for v in losses], [v.max() for v in losses], color=line.get_color(), alpha=0.15, linewidth=0
+        )
+    _logarithmic(axes, "x")
+    _logarithmic(axes, "y")
+    axes.set(xlabel="initial learning rate", ylabel="final training loss", title=_title(results))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    return figure
+
+
+def _logarithmic(axes: Axes, axis: str) -> None:
+    """Make an axis logarithmic if it shows positive numbers only."""
+    shown = [np.asarray(line.get_xdata() if axis == "x" else line.get_ydata(), dtype=float) for line in axes.lines]
+    if shown and min(float(np.nanmin(values, initial=np.inf)) for values in shown) > 0.0:
+        axes.set(**{f"{axis}scale": "log"})
+
+
+def over_steps(results: Results, column: str) -> Figure:
+    """Return ``column`` ("loss" or "lr") of the traces over the training steps, a panel per agent, a line per lr0.
+
+    The line is the mean over the runs that are not frozen.
+    """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import LogNorm
+    from matplotlib.figure import Figure
+
+    names, rates = results.agents, sorted(set(results.summary["lr0"].to_pylist()))
+    columns = min(3, len(names))
+    rows = math.ceil(len(names) / columns)
+    figure = Figure(figsize=(1.0 + 3.4 * columns, 0.6 + 2.7 * rows), layout="constrained")
+    panels: NDArray[Any] = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    colors = ScalarMappable(LogNorm(min(rates), max(rates) * (1.0 + 1e-9)), "viridis")
+    means = _mean_over_runs(results, column)
+    for panel, name in zip(panels.flat, names, strict=False):
+        for rate in rates:
+            panel.plot(means[name, rate], color=colors.to_rgba(np.array(rate)), linewidth=1.0)
+        panel.set_title(name, fontsize="medium")
+        panel.grid(alpha=0.3)
+    for panel in panels.flat[len(names) :]:
+        panel.set_axis_off()
+    every = [line for panel in panels.flat for line in panel.lines]
+    if all(np.nanmin(line.get_ydata(), initial=np.inf) > 0.0 for line in every):
+        panels[0, 0].set_yscale("log")
+    figure.supxlabel("training step")
+    figure.supylabel({"loss": "minibatch loss", "lr": "learning rate"}[column])
+    figure.suptitle(_title(results))
+    figure.colorbar(colors, ax=panels, label="initial learning rate")
+    return figure
+
+
+def _mean_over_runs(results: Results, column: str) -> dict[tuple[str, float], NDArray[np.float64]]:
+    """Return the mean over runs at each step, by agent and rate; NaN where all runs are frozen."""
+    keys = [(row["agent"], row["lr0"]) for row in results.summary.to_pylist()]
+    config = results.manifest["config"]
+    values = results.traces[column].to_numpy().reshape(len(keys), config["runs"], config["steps"])
+    present = np.isfinite(values)
+    count = present.sum(axis=1)
+    total = np.where(present, values, 0.0).sum(axis=1)
+    means = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    return dict(zip(keys, means, strict=True))

@@ -1,0 +1,50 @@
+"""How a result was made: command, versions, commit, machine."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "numpy", "gymnasium", "stable-baselines3", "scipy")
+
+
+def provenance() -> dict[str, Any]:
+    """Return command, versions, commit and device for a manifest."""
+    import torch
+
+    import lrcontrol
+
+    return {
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "lrcontrol": lrcontrol.__version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "machine": {
+            "platform": f"{platform.system()} {platform.machine()}",
+            "torch_threads": torch.get_num_threads(),
+            "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        },
+    }
+
+
+def _commit() -> str | None:
+    """Return the commit of the checkout this package runs from, marked if files differ from it; None elsewhere."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        commit = _git(root, "rev-parse", "HEAD")
+        return commit + ("-dirty" if _git(root, "status", "--porcelain") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(root: Path, *arguments: str) -> str:
+    return subprocess.run(
+        ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=10
+    ).stdout.strip()

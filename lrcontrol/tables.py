@@ -1,0 +1,65 @@
+"""The tables that an evaluation prints: the proposal's for each agent, then one line per agent over the whole grid."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.table import Table
+
+from lrcontrol.results import Results
+
+
+def _with_std(row: dict[str, Any], measure: str, scale: float = 1.0, digits: int = 3) -> str:
+    mean, std = scale * row[f"{measure}_mean"], scale * row[f"{measure}_std"]
+    return f"{mean:.{digits}f}" if np.isnan(std) else f"{mean:.{digits}f} ± {std:.{digits}f}"
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+
+
+def agent_table(results: Results, agent: str) -> Table:
+    """Return the proposal's table of one agent: final training accuracy and loss, mean ± std over the runs, by lr0."""
+    rows = results.of_agent(agent).to_pylist()
+    accurate = not np.isnan(rows[0]["train_accuracy_mean"])
+    table = _table(agent)
+    table.add_column("lr0", justify="right")
+    if accurate:
+        table.add_column("accuracy %", justify="right")
+    table.add_column("loss", justify="right")
+    table.add_column("diverged", justify="right")
+    for row in rows:
+        accuracy = [_with_std(row, "train_accuracy", 100.0, 1)] if accurate else []
+        lost = f"{row['diverged']} of {row['runs']}" if row["diverged"] else ""
+        table.add_row(f"{row['lr0']:.3g}", *accuracy, _with_std(row, "train_loss"), lost)
+    return table
+
+
+def grid_table(results: Results) -> Table:
+    """Return one line per agent over the whole grid of initial rates, by final training loss."""
+    config = results.manifest["config"]
+    rates = config["lr0"]
+    title = (
+        f"{config['task']}, {config['optimizer']}, {config['steps']} steps: final training loss over "
+        f"{len(rates)} initial rates from {min(rates):g} to {max(rates):g}, {config['runs']} runs each"
+    )
+    table = _table(title)
+    table.add_column("agent", no_wrap=True)
+    for name in ("best", "at lr0", "mean", "worst\nstart", "diverged", "extra\nforwards"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for agent in results.agents:
+        rows = results.of_agent(agent).to_pylist()
+        losses = np.array([row["train_loss_mean"] for row in rows])
+        best = int(losses.argmin())
+        table.add_row(
+            agent,
+            f"{losses[best]:.3f}",
+            f"{rows[best]['lr0']:.3g}",
+            f"{losses.mean():.3f}",
+            f"{losses.max():.3f}",
+            f"{sum(row['diverged'] for row in rows)} of {sum(row['runs'] for row in rows)}",
+            f"{rows[0]['forward_passes'] - rows[0]['backward_passes']}",
+        )
+    return table

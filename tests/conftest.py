@@ -1,0 +1,31 @@
+"""Fixtures for all tests: which tasks can be had here, and results written where nobody else looks."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from lrcontrol.envs.data import MD5
+
+BUNDLED = ("digits-mlp", "quadratic:noise=0.1")
+FETCHED = {
+    "mnist-mlp": "mnist",
+    "mnist-mlp-raw": "mnist",
+    "mnist-cnn": "mnist",
+    "fashion-mnist-mlp": "fashion_mnist",
+}
+
+
+def have(dataset: str) -> bool:
+    folder = os.environ.get("LRCONTROL_DATA")
+    return bool(folder) and all(Path(folder, dataset, name).is_file() for name in MD5[dataset])
+
+
+def fetched(task: str):
+    """Return the task as a test parameter that skips where its data set is not at hand: tests never download."""
+    reason = f"{FETCHED[task]} is not in LRCONTROL_DATA"
+    return pytest.param(task, marks=pytest.mark.skipif(not have(FETCHED[task]), reason=reason))
+
+
+ALL_TASKS = [*BUNDLED, *(fetched(task) for task in FETCHED)]
+needs_mnist = pytest.mark.skipif(not have("mnist"), reason="mnist is not in LRCONTROL_DATA")

@@ -1,0 +1,259 @@
+"""The engine against the plain reference, step by step, and what replicas may not do to each other."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import ALL_TASKS, BUNDLED
+from reference import train
+from torch import nn
+
+from lrcontrol.envs import Engine, InputError, Smoothing, Task, make_task, mlp
+from lrcontrol.envs.functional import StackedModule
+from lrcontrol.envs.mlp import StackedMLP
+from lrcontrol.envs.seeding import run_seeds
+
+STEPS = {"mnist-cnn": 4}
+RATES = {
+    "digits-mlp": 0.3,
+    "quadratic:noise=0.1": 0.5,
+    "mnist-mlp": 0.3,
+    "fashion-mnist-mlp": 0.3,
+    "mnist-mlp-raw": 1e-4,
+    "mnist-cnn": 0.1,
+}
+OPTIMIZERS = {
+    "sgd": ("sgd", 0.0, 0.0, None),
+    "sgd-momentum": ("sgd", 0.9, 0.0, None),
+    "adamw": ("adamw", 0.9, 0.0, None),
+    "adamw-decay": ("adamw", 0.9, 0.1, None),
+    "smoothed": ("sgd", 0.0, 0.0, Smoothing()),
+    "smoothed-from-zero": ("sgd", 0.9, 0.0, Smoothing(0.02, "zero")),
+}
+
+
+def changing(value: float):
+    """A rate that moves at every step, so that one applied a step late or early is seen."""
+    return lambda step: value * (1.0 + 0.3 * np.sin(step))
+
+
+def compare_with_reference(task, name, streams, moving_momentum=False, steps=30):
+    optimizer, beta, decay, smoothing = OPTIMIZERS[name]
+    rate = RATES.get(task.name, 0.3) * (0.02 if optimizer == "adamw" else 1.0)
+    lr = changing(rate)
+
+    def momentum(step):
+        return 1.0 - (1.0 - beta) * (1.0 + 0.5 * np.sin(step)) if moving_momentum else beta
+
+    rows = 4
+    engine = Engine(task, optimizer, rows, streams, uses_momentum=beta > 0.0, weight_decay=decay, smoothing=smoothing)
+    per_stream = rows // engine.streams
+    seeds = [run_seeds(row // per_stream) for row in range(rows)]
+    engine.reset(seeds)
+    factors = np.arange(1, rows + 1) / rows  # each row its own rate
+    references = [
+        train(task, seed, optimizer, lambda t, f=f: f * lr(t), momentum, steps, decay, smoothing)
+        for seed, f in zip(seeds, factors, strict=True)
+    ]
+    for step, expected in enumerate(zip(*references, strict=True)):
+        np.testing.assert_allclose(engine.losses, [e.loss for e in expected], rtol=2e-4, atol=1e-7)
+        torch.testing.assert_close(engine.params, torch.stack([e.params for e in expected]), rtol=1e-3, atol=2e-5)
+        scale = max(float(e.gradient.norm()) for e in expected)
+        torch.testing.assert_close(
+            engine.gradient, torch.stack([e.gradient for e in expected]), rtol=1e-2, atol=1e-4 * scale
+        )
+        if step < steps:
+            engine.step(factors * lr(step), np.full(rows, momentum(step)) if moving_momentum else momentum(step))
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("task", ALL_TASKS)
+def test_engine_matches_the_plain_reference_step_by_step(task, optimizer):
+    problem = make_task(task)
+    compare_with_reference(problem, optimizer, streams=None, steps=STEPS.get(task, 30))
+
+
+@pytest.mark.parametrize("streams", [1, 2])
+@pytest.mark.parametrize("task", BUNDLED)
+def test_replicas_that_share_minibatches_match_it_too(task, streams):
+    compare_with_reference(make_task(task), "sgd-momentum", streams)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd-momentum", "adamw"])
+def test_momentum_that_moves_matches_it_too(optimizer):
+    compare_with_reference(make_task("digits-mlp"), optimizer, None, moving_momentum=True)
+
+
+class Residual(nn.Module):
+    """A module that is no nn.Sequential, so that only the general path can run it."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(64, 64), nn.Linear(64, 10)
+        self.norm = nn.LayerNorm(64)
+
+    def forward(self, x):
+        return self.last(self.norm(x + torch.tanh(self.first(x))))
+
+
+@pytest.mark.parametrize("streams", [None, 2])
+def test_general_modules_match_it_too(streams):
+    digits = make_task("digits-mlp")
+    task = Task(name="residual", model=Residual, train=digits.train, batch_size=32, steps=30)
+    assert isinstance(Engine(task, "sgd", 1).model, StackedModule)
+    compare_with_reference(task, "adamw", streams)
+
+
+def test_deep_relu_networks_take_the_fast_path_and_match():
+    digits = make_task("digits-mlp")
+    model = lambda: mlp(64, 24, 18, 10, activation="relu")  # noqa: E731
+    task = Task(name="deep", model=model, train=digits.train, batch_size=32, steps=30)
+    assert isinstance(Engine(task, "sgd", 1).model, StackedMLP)
+    for streams in (None, 2):
+        compare_with_reference(task, "sgd-momentum", streams)
+
+
+def test_regression_takes_the_fast_path_and_matches():
+    x = torch.linspace(-1.0, 1.0, 96).reshape(-1, 1)
+    y = torch.cat([torch.sin(3.0 * x), torch.cos(3.0 * x)], dim=1)
+    task = Task(name="sine", model=lambda: mlp(1, 16, 2), train=(x, y), batch_size=24, steps=30, loss=F.mse_loss)
+    assert isinstance(Engine(task, "sgd", 1).model, StackedMLP)
+    for streams in (None, 2):
+        compare_with_reference(task, "sgd", streams)
+
+
+@pytest.mark.parametrize("task", BUNDLED)
+def test_evaluation_over_a_data_set_is_the_modules_own_loss_and_accuracy(task):
+    problem = make_task(task)
+    engine = Engine(problem, "sgd", 3)
+    engine.reset([run_seeds(row) for row in range(3)])
+    loss, accuracy = engine.evaluate(problem.train)
+    for row in range(3):
+        module = problem.model()
+        nn.utils.vector_to_parameters(engine.params[row], module.parameters())
+        with torch.no_grad():
+            outputs = module(problem.train[0])
+        assert loss[row] == pytest.approx(problem.loss(outputs, problem.train[1]).item(), rel=1e-5)
+        if problem.classifies:
+            expected = (outputs.argmax(1) == problem.train[1]).double().mean().item()
+            assert accuracy[row] == pytest.approx(expected, abs=1e-12)
+        else:
+            assert np.isnan(accuracy[row])
+
+
+def test_probe_is_the_loss_after_a_trial_step_on_the_same_minibatch():
+    task = make_task("digits-mlp")
+    engine = Engine(task, "adamw", 2, uses_momentum=True)
+    engine.reset([run_seeds(0), run_seeds(1)])
+    update = engine.propose(0.9).clone()
+    lr, factor = np.array([0.01, 0.1]), 1.5
+    for along_gradient, direction in ((True, engine.gradient.clone()), (False, update)):
+        found = engine.probe(lr, factor, along_gradient)
+        for row in range(2):
+            for trial, rate in enumerate((lr[row], factor * lr[row])):
+                module = task.model()
+                nn.utils.vector_to_parameters(engine.params[row] - rate * direction[row], module.parameters())
+                expected = task.loss(module(engine._x[row]), engine._y[row]).item()
+                assert found[trial][row] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("streams", [None, 1])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_replica_that_leaves_the_finite_numbers_changes_nothing_in_its_neighbours(optimizer, streams):
+    task = make_task("digits-mlp")
+    seeds = [run_seeds(0)] * 3
+
+    def run(rates, steps=12):
+        engine = Engine(task, optimizer, 3, streams, uses_momentum=True)
+        engine.reset(seeds)
+        losses = [engine.losses.copy()]
+        for _ in range(steps):
+            engine.step(np.array(rates), 0.5)
+            losses.append(engine.losses.copy())
+        return engine, np.array(losses)
+
+    healthy, calm = run([0.01, 0.02, 0.03])
+    broken, wild = run([0.01, 3e38, 0.03])
+    assert healthy.alive.tolist() == [True, True, True]
+    assert broken.alive.tolist() == [True, False, True]
+    assert np.isnan(wild[-1, 1])
+    np.testing.assert_array_equal(calm[:, [0, 2]], wild[:, [0, 2]])
+    assert torch.equal(healthy.params[[0, 2]], broken.params[[0, 2]])
+    frozen = broken.params[1].clone()
+    broken.step(np.array([0.01, 0.01, 0.03]), 0.5)
+    assert torch.equal(frozen, broken.params[1]) or torch.equal(frozen.isnan(), broken.params[1].isnan())
+
+
+def quadratic_loss_after(rate: float, steps: int = 200) -> float:
+    engine = Engine(make_task("quadratic:conditioning=10"), "sgd", 1)
+    engine.reset([run_seeds(3)])
+    for _ in range(steps):
+        engine.step(np.array([rate]), 0.0)
+    return float(engine.losses[0])
+
+
+def test_quadratic_converges_at_the_known_rate_and_best_at_two_over_l_plus_mu():
+    """L = 1, μ = 0.1: the slowest mode contracts by max(|1 − rate|, |1 − rate/10|), least at 2/(L + μ) = 20/11."""
+    best = 2.0 / 1.1
+    worse = [quadratic_loss_after(best * factor, 40) for factor in (0.8, 0.9, 1.05, 1.09)]
+    assert quadratic_loss_after(best, 40) < min(worse)  # the wrong rates fail
+    engine = Engine(make_task("quadratic:conditioning=10,dimension=2"), "sgd", 1)
+    engine.reset([run_seeds(3)])
+    start = engine.params[0].double().clone()
+    for _ in range(10):
+        engine.step(np.array([best]), 0.0)
+    contraction = torch.tensor([1.0 - best, 1.0 - 0.1 * best], dtype=torch.float64) ** 10
+    torch.testing.assert_close(engine.params[0].double(), start * contraction, rtol=1e-4, atol=1e-8)
+
+
+def test_quadratic_diverges_above_two_over_l_and_not_below():
+    first = quadratic_loss_after(1.0, 0)
+    assert quadratic_loss_after(1.98) < 1e-1 * first
+    assert quadratic_loss_after(2.02) > 10.0 * first
+
+
+def test_noise_on_the_quadratic_leaves_its_minimum_at_zero():
+    task = make_task("quadratic:noise=0.5,dimension=4")
+    torch.testing.assert_close(task.train[0].mean(dim=0), torch.zeros(4), atol=1e-6, rtol=0.0)
+    floor = 0.5 * (task.train[0] ** 2 * torch.logspace(0.0, -1.0, 4)).sum(dim=1).mean()
+    engine = Engine(task, "sgd", 1)
+    engine.reset([run_seeds(0)])
+    engine.params.zero_()
+    assert engine.evaluate(task.train)[0][0] == pytest.approx(float(floor), rel=1e-5)
+
+
+def test_the_first_loss_must_be_finite():
+    data = torch.ones(8, 4), torch.full((8, 2), -1.0)
+    loss = lambda outputs, targets: (targets + 0.0 * outputs).log().mean()  # noqa: E731
+    task = Task(name="log of -1", model=lambda: mlp(4, 2), train=data, batch_size=4, steps=5, loss=loss)
+    with pytest.raises(InputError, match="before the first step is not finite"):
+        Engine(task, "sgd", 1).reset([run_seeds(0)])
+
+
+@pytest.mark.parametrize(
+    ("module", "complaint"),
+    [
+        (lambda: nn.Sequential(nn.Linear(64, 10), nn.BatchNorm1d(10)), "running statistics"),
+        (lambda: nn.Sequential(nn.Linear(64, 10), nn.Dropout(0.5)), "is random"),
+        (lambda: nn.Sequential(nn.Linear(64, 10).double()), "not float32"),
+        (lambda: nn.Flatten(), "no parameters"),
+    ],
+)
+def test_modules_that_replicas_cannot_share_are_refused(module, complaint):
+    task = Task(name="mine", model=module, train=make_task("digits-mlp").train, batch_size=8, steps=5)
+    with pytest.raises(InputError, match=complaint):
+        Engine(task, "sgd", 1)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("task", BUNDLED)
+def test_cuda_agrees_with_the_cpu(task, optimizer):
+    losses = []
+    for device in ("cpu", "cuda"):
+        engine = Engine(make_task(task), optimizer, 4, device=torch.device(device))
+        engine.reset([run_seeds(row) for row in range(4)])
+        for _ in range(20):
+            engine.step(np.full(4, 0.01), 0.9)
+        losses.append(engine.losses)
+    np.testing.assert_allclose(*losses, rtol=1e-3)

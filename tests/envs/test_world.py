@@ -1,0 +1,205 @@
+"""What an agent sees, does and is paid, computed by hand beside the world."""
+
+import numpy as np
+import pytest
+import torch
+from reference import flat, train
+
+from lrcontrol.envs import FEATURES, InputError, Schedule, Settings, Task, World, make_task, mlp
+from lrcontrol.envs.seeding import run_seeds
+
+
+def play(settings, actions, lr0=0.1, rows=1, seeds=None):
+    world = World(settings, rows, record=True, device="cpu")
+    observations = [world.reset(seeds or [run_seeds(row) for row in range(rows)], lr0)]
+    rewards = []
+    for action in actions:
+        observation, reward, over = world.step(np.asarray(action))
+        observations.append(observation)
+        rewards.append(reward)
+    return world, np.array(observations), np.array(rewards), over
+
+
+def test_features_are_what_they_say_computed_from_a_plain_run():
+    names = tuple(FEATURES)
+    settings = Settings(features=names, optimizer="sgd", momentum=0.9, probe_factor=1.5, steps=20)
+    world, observations, _, _ = play(settings, np.zeros((12, 1, 1)), lr0=0.2)
+    steps = list(train(world.task, run_seeds(0), "sgd", lambda t: 0.2, lambda t: 0.9, 12))
+    fast = slow = best = first = previous = steps[0].loss
+    velocity = None
+    for t, step in enumerate(steps):
+        loss, g = step.loss, step.gradient.double()
+        if t:
+            fast, slow = 0.2 * loss + 0.8 * fast, 0.03 * loss + 0.97 * slow
+            best = min(best, fast)
+        u = g if velocity is None else 0.9 * velocity + 0.1 * g
+        theta = step.params.double()
+        expected = {
+            "log_loss": np.log(loss),
+            "loss_change": np.log(loss / previous),
+            "loss_vs_fast": np.log(loss / fast),
+            "fast_vs_slow": np.log(fast / slow),
+            "fast_vs_best": np.log(fast / best),
+            "fast_vs_first": np.log(fast / first),
+            "grad_cosine": 0.0 if velocity is None else float(g @ velocity / g.norm() / velocity.norm()),
+            "predicted_decrease": np.log10(max(0.2 * float(g @ u) / loss, 1e-30)),
+            "relative_step": np.log10(0.2 * float(u.norm() / theta.norm())),
+            "grad_sq_over_loss": np.log10(float(g @ g) / loss),
+            "budget_left": 1.0 - t / 20,
+            "log_steps_left": np.log10(21.0 - t),
+            "log_lr": np.log10(0.2),
+            "log_one_minus_momentum": -1.0,
+        }
+        found = dict(zip(names, observations[t, 0], strict=True))
+        for name, value in expected.items():
+            assert found[name] == pytest.approx(np.clip(value, -10, 10), rel=2e-3, abs=2e-4), (t, name)
+        velocity, previous = u, loss
+
+
+def test_probe_features_compare_two_trial_steps_on_the_present_minibatch():
+    settings = Settings(features=("probe_slope", "probe_change"), probe_factor=1.5, steps=5)
+    world = World(settings, 1, device="cpu")
+    (slope, change) = world.reset([run_seeds(0)], 0.3)[0]
+    module = world.task.model()
+    start = world.engine.params[0].clone()
+
+    def loss_at(rate):
+        torch.nn.utils.vector_to_parameters(start - rate * world.engine.gradient[0], module.parameters())
+        return world.task.loss(module(world.engine._x[0]), world.engine._y[0]).item()
+
+    same, more, now = loss_at(0.3), loss_at(0.45), loss_at(0.0)
+    assert slope == pytest.approx((same - more) / (same * np.log(1.5)), rel=1e-3)
+    assert change == pytest.approx(np.log(same / now), rel=1e-3)
+
+
+def test_rewards_by_hand():
+    losses = [
+        step.loss for step in train(make_task("digits-mlp"), run_seeds(0), "sgd", lambda t: 0.5, lambda t: 0.0, 6)
+    ]
+    expected = {
+        "loss": [-np.mean(losses[1:4]), -np.mean(losses[4:7])],
+        "log-loss": [-np.mean(np.log(losses[1:4])), -np.mean(np.log(losses[4:7]))],
+        "log-loss-change": [np.log(losses[0] / losses[3]), np.log(losses[3] / losses[6])],
+    }
+    for reward, values in expected.items():
+        _, _, found, _ = play(Settings(reward=reward, interval=3, steps=20), np.zeros((2, 1, 1)), lr0=0.5)
+        np.testing.assert_allclose(found[:, 0], values, rtol=1e-4)
+
+
+@pytest.mark.parametrize("reward", ["loss", "log-loss", "log-loss-change"])
+def test_a_run_that_breaks_is_paid_the_worst_to_the_end_and_never_gains_by_it(reward):
+    settings = Settings(reward=reward, steps=20, lr_limits=(1e-12, 1e39))
+    world, _, rewards, over = play(settings, np.zeros((20, 2, 1)), lr0=[0.1, 3e38], rows=2, seeds=[run_seeds(0)] * 2)
+    assert over
+    assert world.diverged.tolist() == [False, True]
+    worst = 10.0 * world.trace["loss"][0, 1]
+    last = {"loss": -worst, "log-loss": -np.log(worst), "log-loss-change": 0.0}[reward]
+    np.testing.assert_allclose(rewards[5:, 1], last, rtol=1e-6)
+    if reward == "log-loss-change":
+        assert rewards[:, 1].sum() == pytest.approx(-np.log(10.0))
+    assert rewards[:, 1].sum() < rewards[:, 0].sum()
+    assert np.isnan(world.trace["loss"][-1, 1])
+    assert world.trace["lr"][-1, 1] == 3e38
+
+
+def test_recursive_actions_multiply_and_limits_clip():
+    settings = Settings(max_factor=4.0, steps=9, lr_limits=(1e-3, 1.0))
+    world, _, _, _ = play(settings, [[[1.0]], [[-0.5]], [[0.0]], [[1.0]], [[1.0]]], lr0=0.1)
+    np.testing.assert_allclose(world.trace["lr"][:5, 0], [0.4, 0.2, 0.2, 0.8, 1.0])
+
+
+def test_momentum_moves_through_one_minus_beta():
+    settings = Settings(hyperparameters=("lr", "momentum"), multipliers=(0.5, 1.0, 2.0), steps=9)
+    world, _, _, _ = play(settings, [[[1, 0]], [[2, 0]], [[0, 2]]], lr0=0.1)
+    np.testing.assert_allclose(world.trace["lr"][:3, 0], [0.1, 0.2, 0.1])
+    np.testing.assert_allclose(world.trace["momentum"][:3, 0], [0.95, 0.975, 0.95])
+
+
+def test_anchored_actions_multiply_the_base_schedule_and_leave_no_trace():
+    settings = Settings(form="anchored", base_schedule=Schedule("cosine"), max_factor=2.0, steps=8, interval=2)
+    world, _, _, over = play(settings, [[[1.0]], [[-1.0]], [[0.0]], [[0.0]]], lr0=0.1)
+    base = 0.1 * 0.5 * (1.0 + np.cos(np.pi * np.arange(8) / 8))
+    np.testing.assert_allclose(world.trace["lr"][:, 0], base * [2, 2, 0.5, 0.5, 1, 1, 1, 1])
+    assert over
+
+
+def test_an_interval_that_does_not_divide_the_budget_ends_with_it():
+    world, _, _, over = play(Settings(interval=4, steps=10), np.zeros((3, 1, 1)))
+    assert over
+    assert world.step_count == 10
+    with pytest.raises(InputError, match="call reset"):
+        world.step(np.zeros((1, 1)))
+
+
+def test_observations_stay_within_their_space_whatever_happens():
+    settings = Settings(features=tuple(FEATURES), steps=30, lr_limits=(1e-12, 1e39), optimizer="sgd", momentum=0.5)
+    rates = [1e-12, 1.0, 1e6, 1e38]
+    _, observations, _, _ = play(settings, np.zeros((30, 4, 1)), lr0=rates, rows=4)
+    assert np.isfinite(observations).all()
+    assert np.abs(observations).max() <= 10.0
+    assert observations.dtype == np.float32
+
+
+def test_the_test_set_changes_nothing_that_an_agent_sees_or_is_paid():
+    digits = make_task("digits-mlp")
+
+    def same_but(test):
+        task = Task(name="t", model=lambda: mlp(64, 20, 10), train=digits.train, test=test, batch_size=64, steps=9)
+        return play(Settings(task=task), np.zeros((9, 1, 1)))[1:3]
+
+    for a, b in zip(same_but(digits.test), same_but(None), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_actions_outside_their_space_are_refused():
+    discrete = World(Settings(multipliers=(0.5, 2.0), steps=3), 1, device="cpu")
+    discrete.reset([run_seeds(0)], 0.1)
+    for action in (-1, 2):
+        with pytest.raises(InputError, match=r"not in 0\.\.1"):
+            discrete.step(np.array([action]))
+    continuous = World(Settings(steps=3), 1, device="cpu")
+    continuous.reset([run_seeds(0)], 0.1)
+    with pytest.raises(InputError, match="not finite"):
+        continuous.step(np.array([[np.nan]]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"optimizer": "adam"}, "did you mean 'adamw'"),
+        ({"features": ("los",)}, "unknown feature 'los'"),
+        ({"features": ()}, "at least one feature"),
+        ({"reward": "los"}, "did you mean 'loss'"),
+        ({"hyperparameters": ("momentum",)}, "hyperparameters"),
+        ({"multipliers": (0.0, 1.0)}, "multipliers"),
+        ({"max_factor": 1.0}, "max_factor 1.0"),
+        ({"interval": 0}, "interval 0"),
+        ({"steps": 0}, "steps 0"),
+        ({"probe_factor": 1.0}, "probe_factor 1.0"),
+        ({"momentum": 1.0}, "momentum 1.0"),
+        ({"lr0_range": (-0.1, 1.0)}, "learning rate -0.1"),
+        ({"lr_limits": (1.0, 0.1)}, "lr_limits"),
+        ({"momentum_limits": (0.5, 1.0)}, "momentum_limits"),
+        ({"weight_decay": -1.0}, "weight_decay -1.0"),
+        ({"base_schedule": Schedule("cosine")}, "unless form"),
+        ({"probe_direction": "up"}, "probe_direction"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_named(settings, complaint):
+    with pytest.raises(InputError, match=complaint):
+        Settings(**settings)
+
+
+@pytest.mark.parametrize("rate", [-0.1, 0.0, float("nan"), float("inf")])
+def test_an_initial_rate_that_cannot_be_used_is_named(rate):
+    with pytest.raises(InputError, match="initial learning rate"):
+        World(Settings(), 1, device="cpu").reset([run_seeds(0)], rate)
+
+
+def test_parameters_of_row_and_reference_start_alike():
+    world = World(Settings(), 2, device="cpu")
+    world.reset([run_seeds(4), run_seeds(5)], 0.1)
+    expected = [next(train(world.task, run_seeds(s), "sgd", lambda t: 0.1, lambda t: 0.0, 0)).params for s in (4, 5)]
+    assert torch.equal(world.engine.params, torch.stack(expected))
+    assert not torch.equal(expected[0], expected[1])
+    assert flat([expected[0]]).shape == (1510,)
