@@ -15,6 +15,7 @@ from lrcontrol.envs.layout import Layout
 from lrcontrol.envs.minibatches import Minibatches
 from lrcontrol.envs.mlp import StackedMLP, plain_layers
 from lrcontrol.envs.optimizers import Momentum, column, make_optimizer
+from lrcontrol.envs.reductions import row_blocks
 from lrcontrol.envs.seeding import RunSeeds, build_module
 from lrcontrol.envs.task import Data, Smoothing, Task
 
@@ -125,10 +126,13 @@ class Engine:
     def step(self, lr: Array, momentum: Momentum) -> None:
         """Take the step θ ← θ − lr · u with lr (R,), then measure loss and gradient on the next minibatch."""
         update = self.propose(momentum) if self.update is None else self.update
-        step = update * column(lr, update)
-        if not self.alive.all():
-            step.masked_fill_(torch.from_numpy(~self.alive).to(self.device)[:, None], 0.0)
-        self.params -= step
+        rates = column(lr, update)
+        frozen = None if self.alive.all() else torch.from_numpy(~self.alive).to(self.device)[:, None]
+        for rows in row_blocks(update):
+            step = update[rows] * rates[rows]
+            if frozen is not None:
+                step.masked_fill_(frozen[rows], 0.0)
+            self.params[rows] -= step
         self.optimizer.commit()
         self.update = None
         self.step_count += 1

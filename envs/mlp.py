@@ -161,5 +161,7 @@ class StackedMLP:
     def _parameter_gradient(self, layer: _Layer, delta: Tensor, below: Tensor, into: dict[str, Tensor]) -> None:
         """Write one layer's gradients from delta (groups, features, B) and the layer's input (groups, B, D)."""
         weight, bias = into[layer.weight], into[layer.bias]
-        weight.copy_(_bmm(delta, below).view(weight.shape))  # a product straight into a strided view runs row by row
+        shape = (delta.shape[0], delta.shape[1], below.shape[2])
+        product = self._buffer(layer.weight, 0, shape, delta)
+        weight.copy_(_bmm(delta, below, product).view(weight.shape))  # into a strided view it would run row by row
         torch.sum(delta.view(weight.shape[0], weight.shape[1], -1), dim=2, out=bias)

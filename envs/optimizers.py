@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lrcontrol.envs.layout import Layout
+from lrcontrol.envs.reductions import row_blocks
 from lrcontrol.envs.task import Smoothing
 
 
@@ -35,12 +36,12 @@ def column(values: NDArray[np.float64], like: Tensor) -> Tensor:
     return torch.from_numpy(values).to(like.device, like.dtype)[:, None]
 
 
-def _average(new: Tensor, old: Tensor, keep: Momentum) -> Tensor:
-    """Return keep · old + (1 − keep) · new, ``keep`` a number or one for each row."""
+def _average(new: Tensor, old: Tensor, keep: Momentum, out: Tensor) -> Tensor:
+    """Write keep · old + (1 − keep) · new into ``out``, ``keep`` a number or one for each row."""
     if isinstance(keep, float):
-        return torch.lerp(new, old, keep)
+        return torch.lerp(new, old, keep, out=out)
     weight = column(keep, new)
-    return (old * weight).add_(new * (1.0 - weight))
+    return torch.mul(old, weight, out=out).add_(new * (1.0 - weight))
 
 
 class SGD:
@@ -60,7 +61,7 @@ class SGD:
         if not self.uses_momentum or self.memory is None:
             self._next = gradient
         else:
-            self._next = _average(gradient, self.memory, momentum)
+            self._next = _average(gradient, self.memory, momentum, out=torch.empty_like(gradient))
         return self._next
 
     def commit(self) -> None:
@@ -74,28 +75,35 @@ class AdamW:
     def __init__(self, weight_decay: float = 0.0, beta2: float = 0.999, epsilon: float = 1e-8) -> None:
         self.weight_decay, self.beta2, self.epsilon = weight_decay, beta2, epsilon
         self.memory: Tensor | None = None
+        self._next: Tensor | None = None
         self._squares: Tensor | None = None
-        self._next: tuple[Tensor, Tensor] | None = None
-        self._step = 0
+        self._update: Tensor | None = None
+        self._step, self._squares_step = 0, 0
 
     def propose(self, params: Tensor, gradient: Tensor, momentum: Momentum) -> Tensor:
         """See BaseOptimizer."""
-        step = self._step + 1
-        if self.memory is None or self._squares is None:
+        if self.memory is None or self._squares is None or self._next is None or self._update is None:
             self.memory, self._squares = torch.zeros_like(gradient), torch.zeros_like(gradient)
-        first = _average(gradient, self.memory, momentum)
-        second = torch.addcmul(self._squares * self.beta2, gradient, gradient, value=1.0 - self.beta2)
-        self._next = first, second
-        root = (second / (1.0 - self.beta2**step)).sqrt_().add_(self.epsilon)
-        update = torch.div(first, root, out=root)
-        correction = 1.0 - momentum**step
-        update.div_(correction if isinstance(correction, float) else column(correction, gradient))
-        return update.add_(params, alpha=self.weight_decay) if self.weight_decay else update
+            self._next, self._update = torch.empty_like(gradient), torch.empty_like(gradient)
+        step = self._step + 1
+        fresh, self._squares_step = self._squares_step < step, step  # β2 does not move: squared once for each gradient
+        for rows in row_blocks(gradient):
+            g, u, squares = gradient[rows], self._update[rows], self._squares[rows]
+            beta1 = momentum if isinstance(momentum, float) else momentum[rows]
+            if fresh:
+                squares.mul_(self.beta2).addcmul_(g, g, value=1.0 - self.beta2)
+            torch.div(squares, 1.0 - self.beta2**step, out=u).sqrt_().add_(self.epsilon)
+            first = _average(g, self.memory[rows], beta1, out=self._next[rows])
+            torch.div(first, u, out=u)
+            correction = 1.0 - beta1**step
+            u.div_(correction if isinstance(correction, float) else column(correction, u))
+            if self.weight_decay:
+                u.add_(params[rows], alpha=self.weight_decay)
+        return self._update
 
     def commit(self) -> None:
         """See BaseOptimizer."""
-        assert self._next is not None
-        self.memory, self._squares = self._next
+        self.memory, self._next = self._next, self.memory
         self._step += 1
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from lrcontrol.envs.engine import Engine, pick_device
 from lrcontrol.envs.errors import InputError
 from lrcontrol.envs.features import Array, LossHistory, Moment, measures_of, observe
 from lrcontrol.envs.optimizers import Momentum
+from lrcontrol.envs.reductions import row_dot, row_square
 from lrcontrol.envs.registry import make_task
 from lrcontrol.envs.rewards import REWARDS, worst_loss
 from lrcontrol.envs.seeding import RunSeeds
@@ -20,14 +19,6 @@ from lrcontrol.envs.settings import Settings
 
 Observation = NDArray[np.float32]
 PROBES = 2  # forward passes that one probing decision costs
-
-
-def row_dot(a: Tensor, b: Tensor) -> Array:
-    """Return the dot products of the rows (R,), the same for one row as for that row among others."""
-    if len(a) == 1:
-        a, b = a.expand(2, -1), b.expand(2, -1)
-        return np.asarray(torch.linalg.vecdot(a, b)[:1].double().cpu().numpy())
-    return np.asarray(torch.linalg.vecdot(a, b).double().cpu().numpy())
 
 
 class World:
@@ -199,17 +190,17 @@ class World:
             engine.propose(self._momentum())
         gradient, update, memory = engine.gradient, engine.update, engine.optimizer.memory
         if "grad_sq" in wanted:
-            measures["grad_sq"] = row_dot(gradient, gradient)
+            measures["grad_sq"] = row_square(gradient)
         if "grad_dot_memory" in wanted:
             nothing = np.full(self.rows, np.nan)
             measures["grad_dot_memory"] = nothing if memory is None else row_dot(gradient, memory)
-            measures["memory_sq"] = nothing if memory is None else row_dot(memory, memory)
+            measures["memory_sq"] = nothing if memory is None else row_square(memory)
         if update is not None and update is gradient and "grad_sq" in wanted:
             measures["grad_dot_update"] = measures["update_sq"] = measures["grad_sq"]
         elif update is not None and needs_update:
-            measures["grad_dot_update"], measures["update_sq"] = row_dot(gradient, update), row_dot(update, update)
+            measures["grad_dot_update"], measures["update_sq"] = row_dot(gradient, update), row_square(update)
         if "param_sq" in wanted:
-            measures["param_sq"] = row_dot(engine.params, engine.params)
+            measures["param_sq"] = row_square(engine.params)
         if self._probes:
             measures |= self._probe()
         return measures
