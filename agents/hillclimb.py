@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lrcontrol.agents.base import Observation, State, as_array
+from lrcontrol.agents.base import Observation, State, as_array, spelling
 from lrcontrol.envs.errors import InputError, unknown
 
 PROBES = ("task", "update", "gradient")
@@ -21,13 +21,15 @@ class HillClimb:
     """Raises the learning rate by ``factor`` where a trial step with the higher rate ends lower, else lowers it.
 
     Both trial steps start from the present parameters and use the present minibatch, so a decision costs two forward
-    passes. Ties lower the rate, and so does a loss that is not a number.
+    passes. Ties lower the rate, and so does a loss that is not a number. With ``momentum``, 1 − β is moved by the same
+    rule in the same decision, by a third trial step along the update of the other momentum: three forward passes.
 
     Args:
         factor: what the rate is multiplied or divided by, above 1.
         every: training steps from one decision to the next.
         probe: what the trial steps go along: the optimizer's own ``update``, the raw ``gradient``, or ``task``, the
             task's default.
+        momentum: move the momentum as well.
 
     Raises:
         InputError: a value that cannot be used.
@@ -36,6 +38,7 @@ class HillClimb:
     factor: float = 1.01
     every: int = 1
     probe: str = "task"
+    momentum: bool = False
 
     def __post_init__(self) -> None:
         if not (self.factor > 1.0 and math.isfinite(self.factor)):
@@ -44,16 +47,13 @@ class HillClimb:
             raise InputError(f"hillclimb: every {self.every} is not positive")
         if self.probe not in PROBES:
             raise unknown("probe of hillclimb", self.probe, PROBES)
+        if self.momentum and self.probe == "gradient":
+            raise InputError("hillclimb: the raw gradient does not depend on momentum: use probe=update")
 
     @property
     def name(self) -> str:
         """See Agent."""
-        given = [
-            f"{field.name}={value:g}" if isinstance(value, float) else f"{field.name}={value}"
-            for field in fields(self)
-            if (value := getattr(self, field.name)) != field.default
-        ]
-        return "hillclimb" + (":" + ",".join(given) if given else "")
+        return spelling("hillclimb", self)
 
     @property
     def needs(self) -> Mapping[str, Any]:
@@ -61,7 +61,8 @@ class HillClimb:
         return {
             "multipliers": (1.0 / self.factor, self.factor),
             "interval": self.every,
-            "features": ("probe_slope",),
+            "hyperparameters": ("lr", "momentum") if self.momentum else ("lr",),
+            "features": ("probe_slope", "probe_momentum_slope") if self.momentum else ("probe_slope",),
             "probe_factor": self.factor,
             "probe_direction": None if self.probe == "task" else self.probe,
         }
@@ -73,5 +74,6 @@ class HillClimb:
         episode_start: NDArray[np.bool_] | None = None,
         deterministic: bool = False,
     ) -> tuple[NDArray[Any], State]:
-        """See Agent; the slope of the probe is all it observes."""
-        return (as_array(observation)[..., 0] > 0.0).astype(np.int64), state
+        """See Agent; the slopes of the probe are all it observes."""
+        higher = (as_array(observation) > 0.0).astype(np.int64)
+        return higher if self.momentum else higher[..., 0], state

@@ -3,23 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
-from lrcontrol.agents.base import Agent
+from lrcontrol.agents.bandit import Bandit
+from lrcontrol.agents.base import Agent, PolicyPredictor
 from lrcontrol.agents.hillclimb import HillClimb
+from lrcontrol.agents.sb3_model import SB3Agent
 from lrcontrol.agents.schedule import constant, schedule
+from lrcontrol.agents.trained import TrainedAgent
+from lrcontrol.envs.errors import InputError
 from lrcontrol.envs.spec import build
 
 AGENTS: dict[str, Callable[..., Agent]] = {
     "constant": constant,
     "schedule": schedule,
     "hillclimb": HillClimb,
+    "bandit": Bandit,
 }
 
 
-def make_agent(agent: str | Agent) -> Agent:
-    """Return the agent that ``name`` or ``name:key=value,…`` spells; an Agent is returned as it is.
+def make_agent(agent: str | Path | Agent | PolicyPredictor) -> Agent:
+    """Return an agent: that of a spelling ``name`` or ``name:key=value,…``, or of the folder of a trained one.
+
+    An Agent is returned as it is, and a model of Stable-Baselines3 that was trained on one of our environments wrapped.
 
     Raises:
-        InputError: no such name or key (the nearest is suggested), or a value that cannot be used.
+        InputError: no such name, key (the nearest is suggested) or folder, or a value that cannot be used.
     """
-    return build(agent, AGENTS, "agent") if isinstance(agent, str) else agent
+    if isinstance(agent, str | Path):
+        path = Path(agent)
+        if path.is_dir() and str(agent) not in AGENTS:
+            return TrainedAgent.load(agent)
+        if path.suffix == ".zip":
+            raise InputError(
+                f"{str(agent)!r}: a zip of Stable-Baselines3 can run code when it is loaded; give the folder of an "
+                f"agent, or load the zip yourself in Python and give the model"
+            )
+        if len(path.parts) > 1 and ":" not in str(agent):
+            raise InputError(f"agent {str(agent)!r}: there is no such folder")
+        return build(str(agent), AGENTS, "agent")
+    return agent if isinstance(agent, Agent) else SB3Agent.of(agent)

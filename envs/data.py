@@ -54,6 +54,7 @@ def data_file(dataset: str, name: str) -> Path:
                 f"{local} is damaged: its md5 is {found}, not {known}; delete it to have it downloaded again"
             )
         return local
+    pooch.get_logger().setLevel("ERROR")
     cache = Path(pooch.os_cache("lrcontrol"), dataset)
     try:
         path = pooch.retrieve(

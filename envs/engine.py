@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lrcontrol.envs.errors import InputError
 from lrcontrol.envs.features import Array
-from lrcontrol.envs.functional import StackedModule, check_functional
+from lrcontrol.envs.functional import StackedModule, check_functional, check_task
 from lrcontrol.envs.layout import Layout
 from lrcontrol.envs.minibatches import Minibatches
 from lrcontrol.envs.mlp import StackedMLP, plain_layers
@@ -73,6 +73,7 @@ class Engine:
         self._optimizer_arguments = (optimizer, uses_momentum, weight_decay, smoothing)
         module = build_module(task.model, 0)
         check_functional(module, task)
+        check_task(module, task)
         self.layout = Layout(module)
         layers = plain_layers(module, task)
         self.model: StackedMLP | StackedModule = (
@@ -139,17 +140,24 @@ class Engine:
         self.gradient, self._other_gradient = self._other_gradient, self.gradient
         self._measure_next_minibatch()
 
-    def probe(self, lr: Array, factor: float, along_gradient: bool) -> tuple[Array, Array]:
-        """Return the present minibatch's losses (R,) after a trial step with lr and with factor · lr.
+    def probe(
+        self, lr: Array, factor: float, along_gradient: bool, momenta: tuple[Momentum, Momentum] | None = None
+    ) -> Array:
+        """Return the present minibatch's losses (R, 2 or 3) after trial steps with lr, with factor · lr, and a third.
 
-        The trial step goes along the raw gradient or along the update proposed last. Costs two forward passes.
+        The first two go along the raw gradient or along the update proposed last; the third, where ``momenta`` are the
+        present and another momentum, with lr along the update of the other. Each costs a forward pass.
         """
         direction = self.gradient if along_gradient else self.update
         assert direction is not None
-        rates = torch.from_numpy(np.stack([lr, factor * lr], axis=1)).to(self.params)
-        trial = torch.sub(self.params[:, None], direction[:, None] * rates[:, :, None]).flatten(0, 1)
-        losses = self.model.losses(trial, self._x, self._y).double().cpu().numpy().reshape(-1, 2)
-        return losses[:, 0], losses[:, 1]
+        steps = [column(lr, direction) * direction, column(factor * lr, direction) * direction]
+        if momenta is not None:
+            present, other = momenta
+            steps.append(column(lr, direction) * self.propose(other))
+            self.propose(present)
+        trials = torch.stack([self.params - step for step in steps], dim=1).flatten(0, 1)
+        losses = self.model.losses(trials, self._x, self._y)
+        return np.asarray(losses.double().cpu().numpy().reshape(self.rows, len(steps)))
 
     def evaluate(self, data: Data) -> tuple[Array, Array]:
         """Return the mean loss (R,) and accuracy (R,), NaN where the task has none, over a whole data set."""

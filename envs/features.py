@@ -71,10 +71,18 @@ def _grad_cosine(now: Moment, _: LossHistory) -> Array:
     return cosine
 
 
-def _probe_slope(now: Moment, _: LossHistory) -> Array:
-    same, more = now.measures["probe_loss"], now.measures["probe_loss_more"]
-    slope: Array = (same - more) / (np.maximum(np.abs(same), TINY) * np.log(now.measures["probe_factor"]))
+def _slope(measures: dict[str, Array], trial: str) -> Array:
+    same, more = measures["probe_loss"], measures[trial]
+    slope: Array = (same - more) / (np.maximum(np.abs(same), TINY) * np.log(measures["probe_factor"]))
     return slope
+
+
+def _probe_slope(now: Moment, _: LossHistory) -> Array:
+    return _slope(now.measures, "probe_loss_more")
+
+
+def _probe_momentum_slope(now: Moment, _: LossHistory) -> Array:
+    return _slope(now.measures, "probe_loss_momentum")
 
 
 FEATURES: dict[str, Feature] = {
@@ -126,6 +134,11 @@ FEATURES: dict[str, Feature] = {
         "(L(lr) − L(f·lr)) / (L(lr) log f) on one minibatch: positive if a higher rate is better; two forward passes",
         _probe_slope,
         ("probe_loss", "probe_loss_more", "probe_factor"),
+    ),
+    "probe_momentum_slope": Feature(
+        "the same for 1 − β: positive if a momentum of 1 − f · (1 − β) is better; one forward pass more",
+        _probe_momentum_slope,
+        ("probe_loss", "probe_loss_momentum", "probe_factor"),
     ),
     "probe_change": Feature(
         "log of L(lr) over L, on the same minibatch; two forward passes, shared with probe_slope",

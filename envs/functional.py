@@ -31,6 +31,32 @@ def check_functional(module: nn.Module, task: Task) -> None:
         raise InputError(f"task {task.name!r}: the model has no parameters to train")
 
 
+def check_task(module: nn.Module, task: Task) -> None:
+    """Raise InputError where the model cannot be run on the task's data, or the loss is not one number."""
+    x, y = (part[: task.batch_size] for part in task.train)
+    try:
+        with torch.no_grad():
+            outputs = module(x)
+            loss = task.loss(outputs, y)
+    except (RuntimeError, IndexError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"task {task.name!r}: model and loss do not run on a minibatch of inputs {tuple(x.shape)} and targets "
+            f"{tuple(y.shape)}: {reason}"
+        ) from error
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+        raise InputError(f"task {task.name!r}: the loss must be one number, the mean over the minibatch, not {shape}")
+    for data in (task.train, task.test):
+        if task.classifies and data is not None:
+            low, high = int(data[1].min()), int(data[1].max())
+            if low < 0 or high >= outputs.shape[-1]:
+                raise InputError(
+                    f"task {task.name!r}: class numbers from {low} to {high}, but the model has {outputs.shape[-1]} "
+                    f"outputs, for the classes 0..{outputs.shape[-1] - 1}"
+                )
+
+
 class StackedModule:
     """R copies of a module; the rows of one stream stand together (row = stream · K + k).
 

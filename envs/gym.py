@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lrcontrol.envs.errors import InputError, unknown
 from lrcontrol.envs.features import LIMIT, Array
-from lrcontrol.envs.seeding import run_seeds
+from lrcontrol.envs.groups import EpisodeSeeds, Group
 from lrcontrol.envs.settings import Settings
 from lrcontrol.envs.world import Observation, World
 
@@ -39,31 +39,6 @@ def _initial_rate(options: dict[str, Any] | None) -> Any:
     return (options or {}).get("lr0")
 
 
-class _Seeds:
-    """The seeds of R runs: row i of a reset with seed s has s + i; resets without one count the episodes up."""
-
-    def __init__(self, rows: int) -> None:
-        self.rows, self.base, self.episode = rows, 0, -1
-        self.numbers: list[int] | None = None
-
-    def start(self, seed: int | Sequence[int] | None) -> None:
-        """Take in the seed of a reset."""
-        if seed is None and self.numbers is not None:
-            self.episode += 1
-            return
-        if seed is None:
-            seed = int(np.random.SeedSequence().generate_state(1)[0])
-        self.numbers = [seed + row for row in range(self.rows)] if isinstance(seed, int | np.integer) else list(seed)
-        if len(self.numbers) != self.rows:
-            raise InputError(f"{len(self.numbers)} seeds for {self.rows} environments")
-        self.episode = 0
-
-    def current(self) -> list[Any]:
-        """Return the RunSeeds of each row."""
-        assert self.numbers is not None
-        return [run_seeds(number, self.episode) for number in self.numbers]
-
-
 class TrainingEnv(gymnasium.Env[Observation, Action]):
     """One training run.
 
@@ -74,8 +49,8 @@ class TrainingEnv(gymnasium.Env[Observation, Action]):
     ## Action Space
     ``Box(-1, 1, (H,))``, H the number of ``hyperparameters``: a stands for the multiplier ``max_factor ** a``. With
     ``multipliers=(…)``, ``Discrete(n)``, or ``MultiDiscrete([n, n])`` for H = 2: an index into them.
-    ``form="recursive"`` multiplies the present value, ``form="anchored"`` the initial value times ``base_schedule``.
-    Momentum β is moved through 1 − β.
+    ``form="recursive"`` multiplies the present value, ``form="anchored"`` the initial value times ``base_schedule``,
+    ``form="absolute"`` that schedule alone. Momentum β is moved through 1 − β.
 
     ## Observation Space
     ``Box(-10, 10, (F,), float32)``, the features that ``features`` names; by default
@@ -97,12 +72,16 @@ class TrainingEnv(gymnasium.Env[Observation, Action]):
     | 12 | log_lr | log10 lr |
     | 13 | log_one_minus_momentum | log10(1 − β) |
 
-    ``probe_slope`` and ``probe_change`` may be added; they cost two forward passes a decision.
+    ``probe_slope`` and ``probe_change`` may be added; they cost two forward passes a decision, and
+    ``probe_momentum_slope`` a third.
 
     ## Rewards
     The negative training loss on the next minibatch, averaged over the interval (``reward="loss"``). ``"log-loss"`` is
-    the negative logarithm of it, ``"log-loss-change"`` the fall of the log loss over the interval. Losses are capped at
-    ten times the first one; a run whose loss is no longer finite is frozen and paid that cap to the end of the budget.
+    the negative logarithm of it, ``"log-loss-change"`` the fall of the log loss over the interval,
+    ``"fast-loss-change"`` that of its fast average, and ``"validation-loss"`` nothing until the end, then the negative
+    log loss on ``validation_share`` of the training rows, which are kept from training. ``reward_scale`` multiplies.
+    Losses are capped at ten times the first one; a run whose loss is no longer finite is frozen and paid that cap to
+    the end of the budget.
 
     ## Starting State
     ``reset(seed=…)`` fixes initial parameters, order of the data and initial learning rate; the latter is drawn
@@ -129,16 +108,20 @@ class TrainingEnv(gymnasium.Env[Observation, Action]):
 
     def __init__(self, *, device: str = "auto", render_mode: None = None, **settings: Any) -> None:
         self.settings = Settings.make(settings)
-        self.world = World(self.settings, device=device)
+        self._group = Group(self.settings, 1, None, device)
         self.observation_space, self.action_space = spaces(self.settings)
         self.render_mode = render_mode
-        self._seeds = _Seeds(1)
+        self._seeds = EpisodeSeeds(1)
+
+    @property
+    def world(self) -> World:
+        """The run's engine, parameters and history."""
+        return self._group.world
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, Info]:
         """Start a run; see the class for ``seed`` and ``options={"lr0": …}``."""
         super().reset(seed=seed)
-        self._seeds.start(seed)
-        observation = self.world.reset(self._seeds.current(), _initial_rate(options))
+        observation = self._group.start(self._seeds.start(seed), _initial_rate(options))
         return observation[0], _row(_info(self.world), 0)
 
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, Info]:
@@ -153,9 +136,12 @@ class TrainingVectorEnv(gymnasium.vector.VectorEnv[Observation, Action, NDArray[
     Spaces, rewards, starting state and arguments are those of ``TrainingEnv``; also
 
     Args:
-        num_envs: R, the number of runs.
-        streams: distinct orders of the data, dividing R. By default each run has its own, as the single environment of
-            its seed would; ``streams=1`` shares one minibatch a step and is the fastest.
+        num_envs: N, the number of runs.
+        groups: number of groups of N / groups runs that stand side by side; runs of a group share their task, and where
+            tasks are drawn, each group draws its own for each of its episodes.
+        streams: distinct orders of the data, dividing N, divided by the groups. By default each run has its own, as the
+            single environment of its seed would; ``streams=groups`` shares one minibatch a step in each group and is
+            the fastest.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
         settings: the fields of ``lrcontrol.envs.Settings``.
     """
@@ -166,6 +152,7 @@ class TrainingVectorEnv(gymnasium.vector.VectorEnv[Observation, Action, NDArray[
         self,
         num_envs: int = 1,
         *,
+        groups: int = 1,
         streams: int | None = None,
         device: str = "auto",
         render_mode: None = None,
@@ -173,37 +160,63 @@ class TrainingVectorEnv(gymnasium.vector.VectorEnv[Observation, Action, NDArray[
     ) -> None:
         self.settings = Settings.make(settings)
         self.num_envs = num_envs
-        self.world = World(self.settings, num_envs, streams, device)
+        if groups < 1 or num_envs < groups or num_envs % groups:
+            raise InputError(f"groups {groups} does not divide the {num_envs} environments")
+        if streams is not None and (streams < 1 or streams % groups or num_envs % streams):
+            raise InputError(f"streams {streams} does not divide the {num_envs} replicas, or not into {groups} groups")
+        rows, per_group = num_envs // groups, None if streams is None else streams // groups
+        self._groups = [Group(self.settings, rows, per_group, device) for _ in range(groups)]
+        self._rows = [slice(first, first + rows) for first in range(0, num_envs, rows)]
         self.single_observation_space, self.single_action_space = spaces(self.settings)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.render_mode = render_mode
-        self._seeds = _Seeds(num_envs)
+        self._seeds = EpisodeSeeds(num_envs)
+
+    @property
+    def worlds(self) -> list[World]:
+        """The groups' engines, parameters and histories."""
+        return [group.world for group in self._groups]
 
     def reset(
         self, *, seed: int | Sequence[int] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, Info]:
         """Start all runs anew; ``options={"lr0": …}`` takes one initial rate or one for each run."""
-        self._seeds.start(seed)
-        observation = self.world.reset(self._seeds.current(), _initial_rate(options))
-        return observation, _present(_info(self.world))
+        seeds, lr0 = self._seeds.start(seed), _initial_rate(options)
+        if lr0 is not None:
+            lr0 = np.broadcast_to(np.asarray(lr0, dtype=np.float64), (self.num_envs,))
+        parts = [
+            group.start(seeds[rows], None if lr0 is None else lr0[rows])
+            for group, rows in zip(self._groups, self._rows, strict=True)
+        ]
+        return np.concatenate(parts), _present(self._info(), np.ones(self.num_envs, dtype=bool))
 
     def step(self, actions: Action) -> tuple[Observation, Array, NDArray[Any], NDArray[Any], Info]:
-        """Apply the actions and train until the next decision; at the end of the budget the next runs begin.
+        """Apply the actions and train until the next decision; where a group's budget is used up, its next runs begin.
 
         The last observations and infos of the runs that ended are ``infos["final_obs"]`` and ``infos["final_info"]``.
         """
-        observation, reward, over = self.world.step(np.asarray(actions))
-        terminated = np.full(self.num_envs, over)
-        infos = _present(_info(self.world))
-        if over:
-            final_observations = np.empty(self.num_envs, dtype=object)
-            final_observations[:] = list(observation)
-            every = np.ones(self.num_envs, dtype=bool)
-            final = {"final_obs": final_observations, "_final_obs": every, "final_info": infos, "_final_info": every}
-            observation, infos = self.reset()
-            infos |= final
+        actions = np.asarray(actions)
+        results = [world.step(actions[rows]) for world, rows in zip(self.worlds, self._rows, strict=True)]
+        observation, reward = (np.concatenate([result[part] for result in results]) for part in (0, 1))
+        terminated = np.repeat([over for _, _, over in results], self.num_envs // len(results))
+        infos, final = self._info(), {}
+        if terminated.any():
+            final_observations = np.full(self.num_envs, None, dtype=object)
+            for row in np.flatnonzero(terminated):
+                final_observations[row] = observation[row].copy()
+            final = {"final_obs": final_observations, "final_info": _present(infos, terminated)}
+            final |= {f"_{name}": terminated.copy() for name in tuple(final)}
+            for number, (group, rows) in enumerate(zip(self._groups, self._rows, strict=True)):
+                if results[number][2]:
+                    observation[rows] = group.start(self._seeds.next(rows), None)
+            infos = self._info()
+        infos = _present(infos, np.ones(self.num_envs, dtype=bool)) | final
         return observation, reward, terminated, np.zeros(self.num_envs, dtype=bool), infos
+
+    def _info(self) -> dict[str, NDArray[Any]]:
+        parts = [_info(world) for world in self.worlds]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _info(world: World) -> dict[str, NDArray[Any]]:
@@ -219,6 +232,7 @@ def _row(info: dict[str, NDArray[Any]], row: int) -> Info:
     return {name: values[row] for name, values in info.items()}
 
 
-def _present(info: dict[str, NDArray[Any]]) -> Info:
-    """Return infos in Gymnasium's vector form: beside each entry, which rows have it."""
-    return info | {f"_{name}": np.ones(len(values), dtype=bool) for name, values in info.items()}
+def _present(info: dict[str, NDArray[Any]], rows: NDArray[np.bool_]) -> Info:
+    """Return infos in Gymnasium's vector form: zero where a row has none, and beside each entry which rows have it."""
+    shown = {name: np.where(rows, values, np.zeros_like(values)) for name, values in info.items()}
+    return shown | {f"_{name}": rows.copy() for name in info}

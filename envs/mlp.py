@@ -23,6 +23,7 @@ _aten = torch.ops.aten
 _ACTIVATIONS: dict[type[nn.Module], tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
     nn.Tanh: (torch.tanh_, lambda gradient, output: _aten.tanh_backward(gradient, output)),
     nn.ReLU: (torch.relu_, lambda gradient, output: _aten.threshold_backward(gradient, output, 0)),
+    nn.ELU: (F.elu_, lambda gradient, output: _aten.elu_backward(gradient, 1, 1, 1, True, output)),
 }
 
 
@@ -36,7 +37,7 @@ class _Layer:
 def plain_layers(module: nn.Module, task: Task) -> list[_Layer] | None:
     """Return the layers if this file can run ``module`` on ``task``, else None: the general path is for those.
 
-    It can where the module is an ``nn.Sequential`` of Linear layers with tanh or ReLU between, trained with
+    It can where the module is an ``nn.Sequential`` of Linear layers with tanh, ReLU or ELU between, trained with
     ``F.cross_entropy`` on class numbers, or with ``F.mse_loss``, on flat float32 inputs.
     """
     inputs, targets = task.train
@@ -49,7 +50,7 @@ def plain_layers(module: nn.Module, task: Task) -> list[_Layer] | None:
         if type(part) is nn.Linear and part.bias is not None and (not layers or layers[-1].activation):
             layers.append(_Layer(f"{name}.weight", f"{name}.bias", None))
             width = part.out_features
-        elif type(part) in _ACTIVATIONS and layers and layers[-1].activation is None:
+        elif layers and layers[-1].activation is None and _is_known_activation(part):
             layers[-1] = _Layer(layers[-1].weight, layers[-1].bias, type(part))
         else:
             return None
@@ -58,6 +59,10 @@ def plain_layers(module: nn.Module, task: Task) -> list[_Layer] | None:
     if task.loss is F.mse_loss and targets.shape != (len(inputs), width):
         return None
     return layers
+
+
+def _is_known_activation(part: nn.Module) -> bool:
+    return type(part) in _ACTIVATIONS and getattr(part, "alpha", 1.0) == 1.0
 
 
 def _bmm(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:

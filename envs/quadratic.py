@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -44,10 +46,10 @@ def quadratic(dimension: int = 10, conditioning: float = 10.0, noise: float = 0.
     """
     if dimension < 1:
         raise InputError(f"quadratic: dimension {dimension} is not positive")
-    if not conditioning >= 1.0:
-        raise InputError(f"quadratic: conditioning {conditioning} is below 1")
-    if not noise >= 0.0:
-        raise InputError(f"quadratic: noise {noise} is negative")
+    if not 1.0 <= conditioning < math.inf:
+        raise InputError(f"quadratic: conditioning {conditioning} is not a number of 1 or more")
+    if not 0.0 <= noise < math.inf:
+        raise InputError(f"quadratic: noise {noise} is not a number of 0 or more")
     curvature = torch.logspace(0.0, -1.0, dimension, base=conditioning)
     if noise > 0.0:
         minima = noise * torch.randn(SAMPLES, dimension, generator=torch.Generator().manual_seed(0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lrcontrol.envs import digits, images, quadratic
+from lrcontrol.envs import digits, images, quadratic, random_digits
 from lrcontrol.envs.spec import build
 from lrcontrol.envs.task import Task
 
@@ -15,6 +15,7 @@ TASKS: dict[str, Callable[..., Task]] = {
     "mnist-mlp-raw": images.mnist_mlp_raw,
     "fashion-mnist-mlp": images.fashion_mnist_mlp,
     "mnist-cnn": images.mnist_cnn,
+    "random-digits": random_digits.random_digits,
 }
 
 

@@ -10,23 +10,39 @@ import torch
 from numpy.random import SeedSequence
 from torch import nn
 
+from lrcontrol.envs.errors import InputError
+
 
 class RunSeeds(NamedTuple):
-    """The seeds of one run; runs of equal seed and episode have equal streams under every agent and initial rate."""
+    """The seeds of one run; runs of equal seed and episode have equal streams under every agent and initial rate.
+
+    ``task`` is the index of the task where that is drawn from a distribution.
+    """
 
     init: int
     data: SeedSequence
     exploration: SeedSequence
+    task: int
+
+
+def check_seed(seed: int) -> None:
+    """Raise InputError unless ``seed`` is in 0..2³² − 1, what every generator in use takes."""
+    if not 0 <= seed < 1 << 32:
+        raise InputError(f"seed {seed} is not in 0..{(1 << 32) - 1}")
 
 
 def run_seeds(seed: int, episode: int = 0) -> RunSeeds:
     """Return the seeds of episode ``episode`` (counted from 0 at the last seeded reset) of a run seeded ``seed``."""
-    init, data, exploration = SeedSequence(seed, spawn_key=(episode,)).spawn(3)
-    return RunSeeds(int(init.generate_state(1, np.uint64)[0] >> 1), data, exploration)
+    init, data, exploration, task = SeedSequence(seed, spawn_key=(episode,)).spawn(4)
+    first, index = (int(stream.generate_state(1, np.uint64)[0] >> 1) for stream in (init, task))
+    return RunSeeds(first, data, exploration, index)
 
 
 def build_module(model: Callable[[], nn.Module], seed: int) -> nn.Module:
     """Return ``model()`` initialised from ``seed``; torch's global generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return model()
+        module = model()
+    if not isinstance(module, nn.Module):
+        raise InputError(f"model must return a torch.nn.Module, not a {type(module).__name__}")
+    return module

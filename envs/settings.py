@@ -7,14 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from lrcontrol.envs.distributions import TaskSource
 from lrcontrol.envs.errors import InputError, unknown
 from lrcontrol.envs.features import DEFAULT_FEATURES, measures_of
 from lrcontrol.envs.optimizers import OPTIMIZERS
 from lrcontrol.envs.rewards import REWARDS
 from lrcontrol.envs.schedules import Schedule
-from lrcontrol.envs.task import Smoothing, Task
+from lrcontrol.envs.task import Smoothing
 
 HOLD = Schedule("constant")
+FORMS = ("recursive", "anchored", "absolute")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,20 +24,24 @@ class Settings:
     """What is trained, and what an agent sees, does and is paid.
 
     Args:
-        task: a Task, or its spelling ``name:key=value,…``.
+        task: a Task, or its spelling ``name:key=value,…``; or a TaskDistribution, its name, or several of all these in
+            a tuple, from which an environment draws a task for each episode.
         optimizer: ``"sgd"`` or ``"adamw"``.
         hyperparameters: what the action moves, ``("lr",)`` or ``("lr", "momentum")``, one dimension each.
         multipliers: the discrete actions, as multipliers; None makes the action a Box(−1, 1).
         max_factor: a continuous action a multiplies by max_factor ** a.
-        form: ``"recursive"``, lr ← lr · m, or ``"anchored"``, lr = lr0 · base_schedule · m. For momentum β, m
-            multiplies 1 − β in the same two ways.
-        base_schedule: what ``"anchored"`` is bound to.
+        form: ``"recursive"``, lr ← lr · m; ``"anchored"``, lr = lr0 · base_schedule · m; or ``"absolute"``, lr =
+            base_schedule · m, whatever lr0 is. For momentum β, the same with 1 − β for lr and no schedule.
+        base_schedule: what ``"anchored"`` and ``"absolute"`` are bound to.
         interval: training steps from one decision to the next.
         steps: training steps in an episode; None is the task's budget.
         features: the observation, by name (``lrcontrol.envs.features.FEATURES``).
         probe_factor: f of the probe features: they compare a step with lr and one with f · lr.
         probe_direction: ``"update"`` or ``"gradient"``; None is the task's.
-        reward: ``"loss"``, ``"log-loss"`` or ``"log-loss-change"``.
+        reward: ``"loss"``, ``"log-loss"``, ``"log-loss-change"``, ``"fast-loss-change"`` or ``"validation-loss"``.
+        reward_scale: every reward is multiplied by it. A value function learns from returns of order 1, and rewards of
+            order 1 at each of hundreds of steps make returns of hundreds.
+        validation_share: share of the training rows that ``"validation-loss"`` takes away from training to pay by.
         lr0_range: where initial rates are drawn from, log-uniformly; None is the task's range for the optimizer.
         momentum: initial β; None is 0.9 for AdamW and wherever momentum is controlled, else 0.
         lr_limits, momentum_limits: lowest and highest values; whatever an action asks for is clipped to them.
@@ -46,12 +52,12 @@ class Settings:
         InputError: a value that cannot be used.
     """
 
-    task: str | Task = "digits-mlp"
+    task: TaskSource = "digits-mlp"
     optimizer: str = "sgd"
     hyperparameters: tuple[str, ...] = ("lr",)
     multipliers: tuple[float, ...] | None = None
     max_factor: float = 2.0
-    form: Literal["recursive", "anchored"] = "recursive"
+    form: Literal["recursive", "anchored", "absolute"] = "recursive"
     base_schedule: Schedule = HOLD
     interval: int = 1
     steps: int | None = None
@@ -59,6 +65,8 @@ class Settings:
     probe_factor: float = 1.01
     probe_direction: Literal["update", "gradient"] | None = None
     reward: str = "loss"
+    reward_scale: float = 1.0
+    validation_share: float = 0.2
     lr0_range: tuple[float, float] | None = None
     momentum: float | None = None
     lr_limits: tuple[float, float] = (1e-12, 1e6)
@@ -75,6 +83,10 @@ class Settings:
             raise InputError(f"steps {self.steps} is not positive")
         if not (self.probe_factor > 0.0 and self.probe_factor != 1.0 and math.isfinite(self.probe_factor)):
             raise InputError(f"probe_factor {self.probe_factor} must be positive and not 1")
+        if not (self.reward_scale > 0.0 and math.isfinite(self.reward_scale)):
+            raise InputError(f"reward_scale {self.reward_scale} is not positive")
+        if not 0.0 < self.validation_share < 1.0:
+            raise InputError(f"validation_share {self.validation_share} is not in (0, 1)")
         if not self.weight_decay >= 0.0:
             raise InputError(f"weight_decay {self.weight_decay} is negative")
         low, high = self.lr_limits
@@ -94,13 +106,15 @@ class Settings:
             raise unknown("optimizer", self.optimizer, OPTIMIZERS)
         if self.reward not in REWARDS:
             raise unknown("reward", self.reward, REWARDS)
-        if self.form not in ("recursive", "anchored"):
-            raise unknown("form", self.form, ("recursive", "anchored"))
+        if self.form not in FORMS:
+            raise unknown("form", self.form, FORMS)
         if self.probe_direction not in (None, "update", "gradient"):
             raise unknown("probe_direction", str(self.probe_direction), ("update", "gradient"))
         if self.hyperparameters not in (("lr",), ("lr", "momentum")):
             raise InputError(f'hyperparameters {self.hyperparameters} must be ("lr",) or ("lr", "momentum")')
         measures_of(self.features)
+        if "probe_momentum_slope" in self.features and "momentum" not in self.hyperparameters:
+            raise InputError('feature \'probe_momentum_slope\' needs hyperparameters=("lr", "momentum")')
 
     def _check_actions(self) -> None:
         if self.multipliers is not None and not (
@@ -110,7 +124,7 @@ class Settings:
         if not (self.max_factor > 1.0 and math.isfinite(self.max_factor)):
             raise InputError(f"max_factor {self.max_factor} is not above 1")
         if self.form == "recursive" and self.base_schedule != HOLD:
-            raise InputError(f'base_schedule {self.base_schedule.kind!r} does nothing unless form="anchored"')
+            raise InputError(f'base_schedule {self.base_schedule.kind!r} does nothing where form="recursive"')
 
     def check_lr0(self, lr0: float) -> None:
         """Raise InputError unless ``lr0`` is an initial learning rate that can be used."""

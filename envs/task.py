@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -95,6 +95,23 @@ class Task:
                 raise InputError(f"task {self.name!r}: lr0_range[{optimizer!r}] = {(low, high)} is not 0 < low <= high")
         if self.probe_direction not in ("update", "gradient"):
             raise InputError(f"task {self.name!r}: probe_direction {self.probe_direction!r} is not update or gradient")
+
+    def hold_out(self, share: float) -> tuple[Task, Data]:
+        """Return the task without a share of its training rows, and those rows; the choice is part of the task.
+
+        Raises:
+            InputError: what is left, or held out, is less than one minibatch or one row.
+        """
+        rows = len(self.train[0])
+        order = torch.randperm(rows, generator=torch.Generator().manual_seed(0))
+        held, left = order[: int(share * rows)].sort().values, order[int(share * rows) :].sort().values
+        if len(held) < 1 or len(left) < self.batch_size:
+            raise InputError(
+                f"task {self.name!r}: of {rows} training rows a share of {share:g} cannot be held out with minibatches "
+                f"of {self.batch_size}: choose another validation_share, or another reward"
+            )
+        inputs, targets = self.train
+        return replace(self, train=(inputs[left], targets[left])), (inputs[held], targets[held])
 
     @property
     def classifies(self) -> bool:

@@ -7,18 +7,18 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from lrcontrol.envs.distributions import Fixed, find_tasks
 from lrcontrol.envs.engine import Engine, pick_device
 from lrcontrol.envs.errors import InputError
 from lrcontrol.envs.features import Array, LossHistory, Moment, measures_of, observe
 from lrcontrol.envs.optimizers import Momentum
 from lrcontrol.envs.reductions import row_dot, row_square
-from lrcontrol.envs.registry import make_task
-from lrcontrol.envs.rewards import REWARDS, worst_loss
+from lrcontrol.envs.rewards import REWARDS, VALIDATION, Stretch, worst_loss
 from lrcontrol.envs.seeding import RunSeeds
 from lrcontrol.envs.settings import Settings
+from lrcontrol.envs.task import Data
 
 Observation = NDArray[np.float32]
-PROBES = 2  # forward passes that one probing decision costs
 
 
 class World:
@@ -35,7 +35,7 @@ class World:
         lr, momentum: (R,), float64, the values in force.
         trace: loss, lr and momentum, (steps, R) each, where recording; NaN losses once a replica is frozen.
         forward_passes, backward_passes: what the run has cost each replica so far, as its training loop counts: one of
-            each for every training step, and two forward passes more for every probing decision.
+            each for every training step, and two or three forward passes more for every probing decision.
     """
 
     def __init__(
@@ -47,12 +47,19 @@ class World:
         record: bool = False,
     ) -> None:
         self.settings, self.rows, self.record = settings, rows, record
-        self.task = make_task(settings.task)
+        tasks = find_tasks(settings.task)
+        if not isinstance(tasks, Fixed):
+            raise InputError(f"{tasks.name!r} is a distribution of tasks: choose one of its instances")
+        self.task = tasks.task
+        self._validation: Data | None = None
+        if settings.reward == VALIDATION:
+            self.task, self._validation = self.task.hold_out(settings.validation_share)
         self.steps = settings.steps or self.task.steps
         self.lr0_range = settings.lr0_range or self.task.lr0_range.get(settings.optimizer, (1e-6, 1.0))
         self._controls_momentum = "momentum" in settings.hyperparameters
         self._measures = measures_of(settings.features)
         self._probes = any(name.startswith("probe_") for name in self._measures)
+        self._probes_momentum = "probe_loss_momentum" in self._measures
         self._along_gradient = (settings.probe_direction or self.task.probe_direction) == "gradient"
         smoothing = self.task.smoothing if settings.smoothing == "task" else settings.smoothing
         self.engine = Engine(
@@ -121,11 +128,14 @@ class World:
         if self.settings.form == "recursive":
             self._set(self.lr * factors[:, 0], (1.0 - self.momentum) * factors[:, -1])
         elif self._controls_momentum:
-            self._set(self.lr, (1.0 - self.settings.initial_momentum) * factors[:, 1])
-        before = self._capped(self.last_loss)
+            base = 1.0 - self.settings.initial_momentum if self.settings.form == "anchored" else 1.0
+            self._set(self.lr, base * factors[:, 1])
+        before, fast_before = self._capped(self.last_loss), self._capped(self.history.fast)
         losses = [self._train(factors[:, 0]) for _ in range(min(self.settings.interval, self.steps - self.step_count))]
-        reward = REWARDS[self.settings.reward](np.stack(losses), before)
-        return self._observe(), reward, self.step_count >= self.steps
+        over = self.step_count >= self.steps
+        fast_after = self._capped(self.history.fast)
+        stretch = Stretch(np.stack(losses), before, fast_before, fast_after, self._validate() if over else None)
+        return self._observe(), self.settings.reward_scale * REWARDS[self.settings.reward](stretch), over
 
     def _factors(self, action: NDArray[np.generic]) -> Array:
         """Return the multipliers (R, H) that an action stands for."""
@@ -151,12 +161,16 @@ class World:
                 self.momentum, self.engine.update = momentum, None
 
     def _anchor(self, factor: Array) -> None:
-        base = self.settings.base_schedule(self.step_count, self.steps)
-        self._set(self.lr0 * base * factor, 1.0 - self.momentum)
+        self._set(self._anchored_rate() * factor, 1.0 - self.momentum)
+
+    def _anchored_rate(self) -> Array:
+        """Return what the multipliers of the forms other than recursive multiply."""
+        start = self.lr0 if self.settings.form == "anchored" else np.ones(self.rows)
+        return start * self.settings.base_schedule(self.step_count, self.steps)
 
     def _train(self, factor: Array) -> Array:
         """Take one training step and return the capped losses (R,) after it."""
-        if self.settings.form == "anchored":
+        if self.settings.form != "recursive":
             self._anchor(factor)
         if self.record:
             row = self.step_count
@@ -173,7 +187,13 @@ class World:
         return self.momentum if self._controls_momentum else self.settings.initial_momentum
 
     def _capped(self, losses: Array) -> Array:
-        return np.minimum(losses, self.worst)
+        return np.fmin(losses, self.worst)  # of a frozen replica, whose losses are not numbers, the worst
+
+    def _validate(self) -> Array | None:
+        """Return the capped losses (R,) on the training rows held out, or None where none are."""
+        if self._validation is None:
+            return None
+        return self._capped(np.where(self.engine.alive, self.engine.evaluate(self._validation)[0], np.nan))
 
     def _observe(self) -> Observation:
         now = Moment(self.engine.losses, self.lr, self.momentum, self.step_count, self.steps, self._measure())
@@ -207,11 +227,13 @@ class World:
 
     def _probe(self) -> dict[str, Array]:
         factor = self.settings.probe_factor
-        same = more = np.full(self.rows, np.nan)
+        losses = np.full((self.rows, 3 if self._probes_momentum else 2), np.nan)
         if self.step_count < self.steps:
-            lr = self.lr
-            if self.settings.form == "anchored":
-                lr = self.lr0 * self.settings.base_schedule(self.step_count, self.steps)
-            same, more = self.engine.probe(lr, factor, self._along_gradient)
-            self.forward_passes += PROBES
-        return {"probe_loss": same, "probe_loss_more": more, "probe_factor": np.full(self.rows, factor)}
+            lr = self._anchored_rate() if self.settings.form == "anchored" else self.lr
+            momenta = None
+            if self._probes_momentum:
+                momenta = self.momentum, np.clip(1.0 - factor * (1.0 - self.momentum), *self.settings.momentum_limits)
+            losses = self.engine.probe(lr, factor, self._along_gradient, momenta)
+            self.forward_passes += losses.shape[1]
+        names = ("probe_loss", "probe_loss_more", "probe_loss_momentum")
+        return dict(zip(names, losses.T, strict=False)) | {"probe_factor": np.full(self.rows, factor)}

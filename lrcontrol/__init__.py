@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lrcontrol.envs.task import Smoothing, Task
     from lrcontrol.evaluation import evaluate
     from lrcontrol.results import Results
+    from lrcontrol.training import train
 
 __version__ = "0.1.0"
 
@@ -29,6 +30,7 @@ _EXPORTS = {
     "Task": "lrcontrol.envs.task",
     "evaluate": "lrcontrol.evaluation",
     "make_task": "lrcontrol.envs.registry",
+    "train": "lrcontrol.training",
 }
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "Task",
     "evaluate",
     "make_task",
+    "train",
 ]
 
 # A clone without symbolic links has text files in place of lrcontrol/envs and lrcontrol/agents; the folders they name

@@ -32,7 +32,12 @@ def load_task(text: str) -> Task:
     if not hasattr(module, name):
         raise InputError(f"task {text!r}: {path} defines no {name!r}")
     found = getattr(module, name)
-    task = found() if callable(found) else found
+    try:
+        task = found() if callable(found) else found
+    except InputError:
+        raise
+    except Exception as error:  # the user's own code can raise anything
+        raise InputError(f"task {text!r}: {name}() failed with {type(error).__name__}: {error}") from error
     if not isinstance(task, Task):
         raise InputError(f"task {text!r}: {name} is a {type(task).__name__}, not a lrcontrol.Task")
     return task
@@ -44,5 +49,10 @@ def _load(path: Path) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules.setdefault(path.stem, module)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except InputError:
+        raise
+    except Exception as error:  # as above
+        raise InputError(f"{path} cannot be loaded: {type(error).__name__}: {error}") from error
     return module

@@ -6,7 +6,7 @@ Importing this module gives the function ``lrcontrol.evaluate``, so that the nam
 import sys
 
 if __name__ == "__main__":
-    from lrcontrol.cli import main
+    from lrcontrol.evaluate_cli import main
 
     sys.exit(main())
 else:

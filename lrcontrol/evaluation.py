@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,13 @@ from numpy.typing import NDArray
 from lrcontrol.agents import Agent, make_agent
 from lrcontrol.envs.errors import InputError
 from lrcontrol.envs.registry import make_task
-from lrcontrol.envs.seeding import run_seeds
+from lrcontrol.envs.seeding import check_seed
 from lrcontrol.envs.settings import Settings
 from lrcontrol.envs.task import Task
 from lrcontrol.envs.world import World
 from lrcontrol.provenance import provenance
 from lrcontrol.results import RUN_COLUMNS, TRACE_COLUMNS, Results, reserve_folder
+from lrcontrol.rollouts import Progress, roll_out, settings_for
 
 DEFAULT_AGENTS = (
     "constant",
@@ -31,9 +31,6 @@ DEFAULT_AGENTS = (
     "hillclimb:factor=2",
 )
 GRID_PER_DECADE = 2
-
-Progress = Callable[[str, int, int], None]
-"""Told an agent's name, its training steps so far, and its budget."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -98,12 +95,11 @@ def evaluate(
     """
     if runs < 1:
         raise InputError(f"runs {runs} is not positive")
-    if seed < 0:
-        raise InputError(f"seed {seed} is negative")
+    check_seed(seed)
     problem = make_task(task)
     chosen = _agents(agents)
     base = Settings.make({"task": problem, "optimizer": optimizer, "steps": steps} | settings)
-    worlds = [(agent, _settings(base, agent)) for agent in chosen]
+    worlds = [(agent, settings_for(base, agent)) for agent in chosen]
     rates = list(lr0) if lr0 is not None else _default_grid(problem, optimizer)
     if not rates or len(set(rates)) < len(rates):
         raise InputError(f"initial learning rates {rates}: give at least one, and none twice")
@@ -157,11 +153,6 @@ def _agents(agents: Sequence[str | Agent]) -> list[Agent]:
     return chosen
 
 
-def _settings(base: Settings, agent: Agent) -> Settings:
-    Settings.make(agent.needs)  # an unknown name among them is the agent's mistake: say so
-    return replace(base, **agent.needs)
-
-
 def _default_grid(task: Task, optimizer: str) -> list[float]:
     low, high = task.lr0_range.get(optimizer, (1e-6, 1.0))
     return lr0_grid(low, high, max(2, round(GRID_PER_DECADE * np.log10(high / low)) + 1))
@@ -177,20 +168,9 @@ def _run_agent(
     progress: Progress | None,
 ) -> tuple[dict[str, list[Any]], dict[str, NDArray[Any]]]:
     """Return an agent's rows of runs.csv and of traces.parquet, by column, sorted by rate and then run."""
-    rows = runs * len(rates)
-    problem = make_task(settings.task)
-    world = World(settings, rows, runs if problem.shuffle else 1, device, record=True)
-    seeds = [run_seeds(seed + run) for run in range(runs) for _ in rates]
-    observation = world.reset(seeds, np.tile(rates, runs))
-    first_loss = world.engine.losses.copy()
-    state, start, over = None, np.ones(rows, dtype=bool), False
-    while not over:
-        action, state = agent.predict(observation, state, start, deterministic=True)
-        observation, _, over = world.step(action)
-        start = np.zeros(rows, dtype=bool)
-        if progress is not None:
-            progress(agent.name, world.step_count, world.steps)
-    final = _final(world, first_loss)
+    world = roll_out(agent, settings, rates, runs, seed, device, progress, record=True)
+    rows, problem = world.rows, world.task
+    final = final_measures(world)
     order = np.arange(rows).reshape(runs, len(rates)).T.ravel()  # the engine keeps a run's rates together
     labels = {"task": problem.name, "optimizer": settings.optimizer, "agent": agent.name}
     columns: dict[str, Any] = {name: [value] * rows for name, value in labels.items()}
@@ -207,7 +187,7 @@ def _run_agent(
     return {name: columns[name] for name in RUN_COLUMNS}, {name: trace[name] for name in TRACE_COLUMNS}
 
 
-def _final(world: World, first_loss: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
+def final_measures(world: World) -> dict[str, NDArray[Any]]:
     """Return loss and accuracy on both data sets, and which runs diverged, (R,) each.
 
     A run that ends with a loss that is not finite is reported with the worst loss, and with accuracy 0.
@@ -220,5 +200,5 @@ def _final(world: World, first_loss: NDArray[np.float64]) -> dict[str, NDArray[A
             loss = np.where(lost, world.worst, loss)
             accuracy = np.where(lost & np.isfinite(accuracy), 0.0, accuracy)
         final |= {f"{split}_loss": loss, f"{split}_accuracy": accuracy}
-    final["diverged"] = (world.diverged | (final["train_loss"] > first_loss)).astype(int)
+    final["diverged"] = (world.diverged | (final["train_loss"] > world.history.first)).astype(int)
     return final

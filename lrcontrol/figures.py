@@ -1,8 +1,9 @@
-"""The figures of an evaluation: final loss against the initial rate, and loss and rate over the steps."""
+"""The figures: final loss against the initial rate, loss and rate over the steps, and a training's learning curve."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +76,7 @@ def over_steps(results: Results, column: str) -> Figure:
     from matplotlib.figure import Figure
 
     names, rates = results.agents, sorted(set(results.summary["lr0"].to_pylist()))
-    columns = min(3, len(names))
+    columns = 2 if len(names) == 4 else min(3, len(names))
     rows = math.ceil(len(names) / columns)
     figure = Figure(figsize=(1.0 + 3.4 * columns, 0.6 + 2.7 * rows), layout="constrained")
     panels: NDArray[Any] = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
@@ -108,3 +109,30 @@ def _mean_over_runs(results: Results, column: str) -> dict[tuple[str, float], ND
     total = np.where(present, values, 0.0).sum(axis=1)
     means = np.where(count > 0, total / np.maximum(count, 1), np.nan)
     return dict(zip(keys, means, strict=True))
+
+
+def learning_curve(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
+    """Return the learning curve of a training: validation losses and mean return over environment steps.
+
+    Args:
+        rows: those of progress.csv, validations and others; empty texts where nothing was measured.
+        title: of the figure.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.0, 3.4), layout="constrained")
+    losses, returns = figure.subplots(1, 2)
+    for name, label in (("mean_loss", "mean over starts"), ("worst_loss", "worst start")):
+        shown = [(float(row["timesteps"]), float(row[name])) for row in rows if row[name] != ""]
+        losses.plot([x for x, _ in shown], [y for _, y in shown], marker="o", markersize=3.0, label=label)
+    losses.set(ylabel="final training loss on validation runs")
+    _logarithmic(losses, "y")
+    losses.legend(fontsize="small")
+    shown = [(float(row["timesteps"]), float(row["return_mean"])) for row in rows if row["return_mean"] != ""]
+    returns.plot([x for x, _ in shown], [y for _, y in shown])
+    returns.set(ylabel="mean return of the last 100 episodes")
+    for axes in (losses, returns):
+        axes.set(xlabel="environment steps")
+        axes.grid(alpha=0.3)
+    figure.suptitle(title)
+    return figure

@@ -82,6 +82,7 @@ class Results:
 
         folder = reserve_folder(folder, overwrite)
         try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
             temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         except OSError as error:
             raise InputError(f"cannot write to {folder.parent}: {error.strerror}; choose another --out") from error
@@ -104,12 +105,12 @@ class Results:
 def reserve_folder(folder: Path, overwrite: bool = False) -> Path:
     """Return the folder if results can be written there: it is new, empty, or results that may be replaced.
 
+    Nothing is left there: the work that is to fill it may still fail.
+
     Raises:
         InputError: it cannot be written, or what it holds would be lost.
     """
     try:
-        if folder.exists() and not folder.is_dir():
-            raise InputError(f"{folder} is a file: give a folder as --out")
         if folder.is_dir() and any(folder.iterdir()):
             if not overwrite:
                 raise InputError(f"{folder} is not empty: choose another --out, or add --overwrite to replace it")
@@ -117,8 +118,10 @@ def reserve_folder(folder: Path, overwrite: bool = False) -> Path:
                 raise InputError(
                     f"{folder} holds no results of an evaluation, so it is not replaced: choose another --out"
                 )
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent):
+        there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+        if not there.is_dir():
+            raise InputError(f"{there} is a file: give a folder as --out")
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=there.parent if there == folder else there):
             pass
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error.strerror}; choose another --out") from error

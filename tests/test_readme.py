@@ -68,6 +68,25 @@ def test_the_table_is_that_of_the_committed_result():
     assert all(line in shown for line in printed), "\n".join(printed)
 
 
+def test_the_table_of_trained_agents_is_that_of_the_committed_result():
+    with (ROOT / "experiments/agents/seeds.csv").open(newline="", encoding="utf-8") as file:
+        committed = {row["agent"]: row for row in csv.DictReader(file)}
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in README.splitlines() if line[:1] == "|"]
+    starts = next(row[1:] for row in table if row[0] == "initial rate")
+    seeds = [name for name in committed if name.startswith("ppo")]
+    assert len(seeds) == 5
+    worst = max(seeds, key=lambda name: float(committed[name]["mean"]))
+    shown = {row[0]: row[1:] for row in table if len(row) == len(starts) + 1}
+    names = {"`runs/ppo`, seed 0": "ppo-digits-0", f"worst of five seeds ({worst[-1]})": worst}
+    names |= {f"`{name}`": name for name in ("constant", "hillclimb:factor=2")}
+    for label, name in names.items():
+        assert shown[label] == [f"{float(committed[name][start]):.3g}" for start in starts]
+    best_constant = min(float(committed["constant"][start]) for start in starts)
+    for name in seeds:
+        assert float(committed[name]["worst_start"]) < best_constant
+        assert float(committed[name]["worst_over_best"]) <= 1.1
+
+
 def test_the_committed_result_comes_back():
     """Rates up to 0.1, where training is stable enough for another machine's rounding."""
     committed = {(row["agent"], float(row["lr0"])): float(row["train_loss_mean"]) for row in quickstart()}

@@ -17,7 +17,20 @@ SPELLINGS = {
         "schedule:kind=warm-up,warmup=5.0",
         "schedule:kind=cosine,warmup=0.25,end=0.1",
     ],
-    "hillclimb": ["hillclimb", "hillclimb:factor=2,every=3", "hillclimb:factor=1.1,probe=gradient"],
+    "hillclimb": [
+        "hillclimb",
+        "hillclimb:factor=2,every=3",
+        "hillclimb:factor=1.1,probe=gradient",
+        "hillclimb:momentum=true",
+    ],
+    "bandit": [
+        "bandit",
+        *(f"bandit:policy={p}" for p in ("swucb", "dts", "exp3s", "linucb")),
+        "bandit:arms=multipliers,every=2,exploration=0.5,seed=7",
+        "bandit:highest=0.1",
+        "bandit:arms=multipliers,momentum=true",
+        "bandit:policy=linucb,arms=multipliers,momentum=true,joint=product",
+    ],
 }
 EVERY = [pytest.param(name, text, id=text) for name in AGENTS for text in SPELLINGS.get(name, [name])]
 
@@ -99,6 +112,9 @@ def test_stable_baselines3_can_evaluate_it(name, text):
         ("hillclimb:factor=two", "not a number"),
         ("hillclimb:every=0", "every 0"),
         ("hillclimb:probe=loss", "unknown probe"),
+        ("hillclimb:probe=gradient,momentum=true", "use probe=update"),
+        ("hillclimb:momentum=yes", "write true or false"),
+        ("runs/none", "there is no such folder"),
         ("schedule:kind=linear", "unknown schedule"),
         ("constant:factor=2", "takes no keys"),
     ],
@@ -137,6 +153,47 @@ def test_hillclimb_follows_the_rule_written_out_by_hand():
         loss_at(lr)
         rates.append(lr)
     np.testing.assert_allclose(trace["lr"][:, 0], rates, rtol=1e-9)
+
+
+def test_hillclimb_moves_momentum_by_the_same_rule_from_the_same_step():
+    """With a plain module: the step along v(β) with lr, along v(β) with 1.1 lr, and along v(β') with lr."""
+    from reference import initial_module, minibatches
+
+    trace = play(HillClimb(factor=1.1, momentum=True), 1)
+    task = World(Settings(), 1, device="cpu").task
+    module, data = initial_module(task, run_seeds(0)), minibatches(task, run_seeds(0))
+    lr, beta, velocity = 0.1, 0.9, None
+    for step in range(12):
+        x, y = next(data)
+        start = [p.detach().clone() for p in module.parameters()]
+        gradients = torch.autograd.grad(task.loss(module(x), y), list(module.parameters()))
+        before = gradients if velocity is None else velocity
+
+        def loss_at(rate, keep):
+            with torch.no_grad():
+                for p, origin, v, g in zip(module.parameters(), start, before, gradients, strict=True):  # noqa: B023
+                    p.copy_(origin - rate * (keep * v + (1.0 - keep) * g))
+                return task.loss(module(x), y).item()  # noqa: B023
+
+        here = loss_at(lr, beta)
+        other = 1.0 - 1.1 * (1.0 - beta)
+        rises, lowers_momentum = loss_at(1.1 * lr, beta) < here, loss_at(lr, other) < here
+        lr = lr * 1.1 if rises else lr / 1.1
+        beta = min(other if lowers_momentum else 1.0 - (1.0 - beta) / 1.1, 0.999)
+        assert trace["lr"][step, 0] == pytest.approx(lr, rel=1e-6)
+        assert trace["momentum"][step, 0] == pytest.approx(beta, rel=1e-6)
+        loss_at(lr, beta)
+        velocity = [beta * v + (1.0 - beta) * g for v, g in zip(before, gradients, strict=True)]
+    assert len({round(float(beta), 6) for beta in trace["momentum"][:, 0]}) > 3
+
+
+def test_a_decision_costs_two_forward_passes_and_with_momentum_three():
+    for agent, forwards in ((HillClimb(), 12 + 24), (HillClimb(momentum=True), 12 + 36), (HillClimb(every=4), 12 + 6)):
+        world, observation = world_for(agent, 1)
+        over = False
+        while not over:
+            observation, _, over = world.step(agent.predict(observation)[0])
+        assert (world.forward_passes, world.backward_passes) == (forwards, 12)
 
 
 def test_hillclimb_decides_every_so_many_steps():

@@ -154,7 +154,32 @@ def test_probe_is_the_loss_after_a_trial_step_on_the_same_minibatch():
                 module = task.model()
                 nn.utils.vector_to_parameters(engine.params[row] - rate * direction[row], module.parameters())
                 expected = task.loss(module(engine._x[row]), engine._y[row]).item()
-                assert found[trial][row] == pytest.approx(expected, rel=1e-5)
+                assert found[row, trial] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_probe_of_another_momentum_goes_along_its_update_and_leaves_the_step_as_it_was(optimizer):
+    task, seeds, lr = make_task("digits-mlp"), [run_seeds(0), run_seeds(1)], np.array([0.3, 0.5])
+    betas, others = np.array([0.9, 0.5]), np.array([0.8, 0.0])
+    probed, plain = (Engine(task, optimizer, 2, uses_momentum=True) for _ in range(2))
+    for engine in (probed, plain):
+        engine.reset(seeds)
+        engine.step(lr, betas)
+        engine.propose(betas)
+    found = probed.probe(lr, 1.5, False, (betas, others))
+    assert found.shape == (2, 3)
+    other = plain.propose(others).clone()
+    for row in range(2):
+        module = task.model()
+        nn.utils.vector_to_parameters(plain.params[row] - lr[row] * other[row], module.parameters())
+        expected = task.loss(module(plain._x[row]), plain._y[row]).item()
+        assert found[row, 2] == pytest.approx(expected, rel=1e-5)
+        assert abs(found[row, 2] / found[row, 0] - 1.0) > 1e-6  # the present momentum's step ends elsewhere
+    plain.propose(betas)
+    for engine in (probed, plain):
+        engine.step(lr, betas)
+        engine.step(lr, betas)
+    assert torch.equal(probed.params, plain.params)
 
 
 @pytest.mark.parametrize("streams", [None, 1])

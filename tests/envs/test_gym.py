@@ -23,6 +23,13 @@ VARIANTS = {
     "momentum": {"hyperparameters": ("lr", "momentum"), "optimizer": "adamw"},
     "discrete-momentum": {"hyperparameters": ("lr", "momentum"), "multipliers": (0.8, 1.25)},
     "anchored": {"form": "anchored", "base_schedule": lrcontrol.envs.Schedule("cosine"), "interval": 4},
+    "absolute": {"form": "absolute", "multipliers": (0.01, 0.1, 1.0)},
+    "probing-momentum": {
+        "hyperparameters": ("lr", "momentum"),
+        "multipliers": (0.8, 1.25),
+        "features": ("probe_slope", "probe_momentum_slope"),
+    },
+    "validation": {"reward": "validation-loss", "reward_scale": 0.5},
     "probing": {"features": ("log_loss", "probe_slope", "probe_change"), "reward": "log-loss-change"},
 }
 # Gymnasium asks for an explicit render mode of environments that draw nothing.

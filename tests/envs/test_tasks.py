@@ -50,8 +50,8 @@ def test_mnist_is_read_as_published():
         ("quadratic:dimension=1.5", "not a whole number"),
         ("quadratic:conditioning", "name:key=value"),
         ("quadratic:noise=1,noise=2", "given twice"),
-        ("quadratic:noise=-1", "noise -1.0 is negative"),
-        ("quadratic:conditioning=0.5", "below 1"),
+        ("quadratic:noise=-1", "noise -1.0 is not a number of 0 or more"),
+        ("quadratic:conditioning=0.5", "conditioning 0.5 is not a number of 1 or more"),
         ("digits-mlp:width=3", "takes no keys"),
     ],
 )

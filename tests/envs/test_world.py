@@ -21,7 +21,7 @@ def play(settings, actions, lr0=0.1, rows=1, seeds=None):
 
 
 def test_features_are_what_they_say_computed_from_a_plain_run():
-    names = tuple(FEATURES)
+    names = tuple(name for name in FEATURES if name != "probe_momentum_slope")  # for which momentum must be controlled
     settings = Settings(features=names, optimizer="sgd", momentum=0.9, probe_factor=1.5, steps=20)
     world, observations, _, _ = play(settings, np.zeros((12, 1, 1)), lr0=0.2)
     steps = list(train(world.task, run_seeds(0), "sgd", lambda t: 0.2, lambda t: 0.9, 12))
@@ -102,6 +102,51 @@ def test_a_run_that_breaks_is_paid_the_worst_to_the_end_and_never_gains_by_it(re
     assert world.trace["lr"][-1, 1] == 3e38
 
 
+def test_absolute_actions_are_the_rates_themselves():
+    settings = Settings(
+        form="absolute", hyperparameters=("lr", "momentum"), multipliers=(0.01, 0.3), steps=9, optimizer="sgd"
+    )
+    world, _, _, _ = play(settings, [[[1, 0]], [[0, 1]], [[0, 0]]], lr0=5.0)
+    np.testing.assert_allclose(world.trace["lr"][:3, 0], [0.3, 0.01, 0.01])
+    np.testing.assert_allclose(world.trace["momentum"][:3, 0], [0.99, 0.7, 0.99])
+    scheduled = Settings(form="absolute", base_schedule=Schedule("cosine"), max_factor=2.0, steps=8)
+    world, _, _, _ = play(scheduled, [[[1.0]]] * 8, lr0=5.0)
+    np.testing.assert_allclose(world.trace["lr"][:, 0], 1.0 + np.cos(np.pi * np.arange(8) / 8))
+
+
+def test_the_validation_reward_is_paid_at_the_end_from_rows_that_are_not_trained_on():
+    task = make_task("digits-mlp")
+    settings = Settings(task=task, reward="validation-loss", validation_share=0.25, steps=4, reward_scale=2.0)
+    _, _, rewards, over = play(settings, [[[0.0]]] * 4, lr0=0.5)
+    assert over
+    assert rewards[:3].tolist() == [[0.0]] * 3
+    left, held = task.hold_out(0.25)
+    assert (len(left.train[0]), len(held[0])) == (1078, 359)
+    everything = torch.cat([left.train[0], held[0]])
+    torch.testing.assert_close(everything.sum(dim=0), task.train[0].sum(dim=0))
+    assert len(torch.unique(torch.cat([everything, task.train[0]]), dim=0)) == len(torch.unique(task.train[0], dim=0))
+    module = task.model()
+    final = [*train(left, run_seeds(0), "sgd", lambda t: 0.5, lambda t: 0.0, 4)][-1].params
+    torch.nn.utils.vector_to_parameters(final, module.parameters())
+    expected = -2.0 * np.log(task.loss(module(held[0]), held[1]).item())
+    assert rewards[3, 0] == pytest.approx(expected, rel=1e-4)
+    with pytest.raises(InputError, match="cannot be held out"):
+        World(Settings(task="quadratic", reward="validation-loss"), 1, device="cpu")
+
+
+def test_the_two_changes_telescope_to_the_last_loss_over_the_first_and_a_frozen_replica_loses_a_decade():
+    for reward in ("log-loss-change", "fast-loss-change"):
+        settings = Settings(reward=reward, steps=6, interval=2, reward_scale=0.5, lr_limits=(1e-12, 1e39))
+        world, _, rewards, _ = play(settings, [[[0.0]] * 2] * 3, lr0=[0.5, 3e38], rows=2, seeds=[run_seeds(0)] * 2)
+        losses = [s.loss for s in train(world.task, run_seeds(0), "sgd", lambda t: 0.5, lambda t: 0.0, 6)]
+        fast = losses[0]
+        for loss in losses[1:]:
+            fast = 0.2 * loss + 0.8 * fast
+        last = losses[-1] if reward == "log-loss-change" else fast
+        assert rewards[:, 0].sum() == pytest.approx(0.5 * np.log(losses[0] / last), rel=1e-4)
+        assert rewards[:, 1].sum() == pytest.approx(-0.5 * np.log(10.0), rel=1e-6)
+
+
 def test_recursive_actions_multiply_and_limits_clip():
     settings = Settings(max_factor=4.0, steps=9, lr_limits=(1e-3, 1.0))
     world, _, _, _ = play(settings, [[[1.0]], [[-0.5]], [[0.0]], [[1.0]], [[1.0]]], lr0=0.1)
@@ -132,9 +177,11 @@ def test_an_interval_that_does_not_divide_the_budget_ends_with_it():
 
 
 def test_observations_stay_within_their_space_whatever_happens():
-    settings = Settings(features=tuple(FEATURES), steps=30, lr_limits=(1e-12, 1e39), optimizer="sgd", momentum=0.5)
+    settings = Settings(
+        features=tuple(FEATURES), steps=30, lr_limits=(1e-12, 1e39), momentum=0.5, hyperparameters=("lr", "momentum")
+    )
     rates = [1e-12, 1.0, 1e6, 1e38]
-    _, observations, _, _ = play(settings, np.zeros((30, 4, 1)), lr0=rates, rows=4)
+    _, observations, _, _ = play(settings, np.zeros((30, 4, 2)), lr0=rates, rows=4)
     assert np.isfinite(observations).all()
     assert np.abs(observations).max() <= 10.0
     assert observations.dtype == np.float32
@@ -181,8 +228,12 @@ def test_actions_outside_their_space_are_refused():
         ({"lr_limits": (1.0, 0.1)}, "lr_limits"),
         ({"momentum_limits": (0.5, 1.0)}, "momentum_limits"),
         ({"weight_decay": -1.0}, "weight_decay -1.0"),
-        ({"base_schedule": Schedule("cosine")}, "unless form"),
+        ({"base_schedule": Schedule("cosine")}, "does nothing where form"),
         ({"probe_direction": "up"}, "probe_direction"),
+        ({"form": "relative"}, "unknown form 'relative'"),
+        ({"reward_scale": 0.0}, "reward_scale 0.0"),
+        ({"validation_share": 1.0}, "validation_share 1.0"),
+        ({"features": ("probe_momentum_slope",)}, "needs hyperparameters"),
     ],
 )
 def test_settings_that_cannot_be_used_are_named(settings, complaint):

@@ -15,9 +15,9 @@ from conftest import needs_mnist
 from reference import train
 
 import lrcontrol
-from lrcontrol.cli import main
 from lrcontrol.envs import make_task
 from lrcontrol.envs.seeding import run_seeds
+from lrcontrol.evaluate_cli import main
 from lrcontrol.evaluation import DEFAULT_AGENTS, Interrupted, lr0_grid
 
 SUMMARY = [
@@ -209,6 +209,17 @@ def test_a_damaged_data_file_is_one_line_and_leaves_nothing(tmp_path, monkeypatc
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
+@pytest.mark.parametrize(
+    "arguments", [("--device", "cuda"), ("--seed", str(10**23)), ("--task", "quadratic:noise=inf")]
+)
+def test_an_error_found_late_leaves_no_folders(arguments, tmp_path, capsys):
+    if arguments[0] == "--device" and lrcontrol.envs.engine.torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    assert run_main(*QUICK, *arguments, "--out", tmp_path / "a" / "b" / "out") == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_task_of_ones_own_from_a_file(tmp_path, capsys):
     file = tmp_path / "problem.py"
     file.write_text(
@@ -219,7 +230,15 @@ def test_a_task_of_ones_own_from_a_file(tmp_path, capsys):
         "                      loss=torch.nn.functional.mse_loss, name='parabola')\n"
         "broken = lambda: lrcontrol.Task(model=task.model, train=(x / 0, x), batch_size=8, steps=5)\n"
         "number = 3\n"
+        "y = (x[:, 0] > 0).long()\n"
+        "wide = lambda: lrcontrol.Task(model=lambda: mlp(5, 2), train=(x, y), batch_size=8, steps=5)\n"
+        "classes = lambda: lrcontrol.Task(model=lambda: mlp(1, 2), train=(x, y + 1), batch_size=8, steps=5)\n"
+        "module = lambda: lrcontrol.Task(model=lambda: 3, train=(x, y), batch_size=8, steps=5)\n"
+        "vector = lambda: lrcontrol.Task(model=task.model, train=(x, x), batch_size=8, steps=5, loss=torch.sub)\n"
+        "needy = lambda size: None\n"
+        "failing = lambda: {}['key']\n"
     )
+    (tmp_path / "raises.py").write_text("raise RuntimeError('no licence')\n")
     assert run_main("--task", f"{file}:task", *QUICK, "--agents", "constant", "--out", tmp_path / "out") == 0
     assert {row["task"] for row in rows_of(tmp_path / "out" / "summary.csv")} == {"parabola"}
     assert "accuracy" not in capsys.readouterr().out
@@ -227,10 +246,18 @@ def test_a_task_of_ones_own_from_a_file(tmp_path, capsys):
         ("broken", "hold NaN or infinite"),
         ("number", "is a int"),
         ("other", "defines no 'other'"),
+        ("wide", "do not run on a minibatch of inputs (8, 1)"),
+        ("classes", "class numbers from 1 to 2, but the model has 2 outputs"),
+        ("module", "must return a torch.nn.Module, not a int"),
+        ("vector", "must be one number"),
+        ("needy", "failed with TypeError"),
+        ("failing", "failed with KeyError: 'key'"),
     ):
         assert run_main("--task", f"{file}:{name}", *QUICK, "--out", tmp_path / "bad") == 2
         assert complaint in capsys.readouterr().err
         assert not (tmp_path / "bad").exists()
+    assert run_main("--task", f"{tmp_path / 'raises.py'}:task", *QUICK, "--out", tmp_path / "bad") == 2
+    assert "cannot be loaded: RuntimeError: no licence" in capsys.readouterr().err
 
 
 def test_ctrl_c_keeps_what_was_finished(tmp_path, capsys):

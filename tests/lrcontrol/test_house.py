@@ -143,7 +143,8 @@ def test_importing_lrcontrol_does_no_work():
 
 
 def test_evaluation_brings_in_neither_stable_baselines3_nor_figures_before_they_are_used():
-    code = "import sys, lrcontrol.cli; print(*sorted(m for m in sys.modules if m.split('.')[0] in sys.argv[1:]))"
+    code = "import sys, lrcontrol.evaluate_cli, lrcontrol.train_cli\n"
+    code += "print(*sorted(m for m in sys.modules if m.split('.')[0] in sys.argv[1:]))"
     assert run(sys.executable, "-c", code, "scipy", "matplotlib", "stable_baselines3", "sklearn", cwd=ROOT) == [""]
 
 

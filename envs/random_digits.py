@@ -1,0 +1,60 @@
+"""``random-digits``: scikit-learn's digits under a network, scaling, minibatch and budget drawn for each index."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import torch
+from numpy.random import SeedSequence
+from torch import nn
+
+from lrcontrol.envs.digits import digits
+from lrcontrol.envs.errors import InputError
+from lrcontrol.envs.models import mlp
+from lrcontrol.envs.task import Task
+
+ENTROPY = 20_250_117  # of all instances; changing it changes every one of them
+ACTIVATIONS = ("tanh", "relu", "elu")
+
+
+def random_digits(index: int = 0, held_out: bool = False) -> Task:
+    """Return instance ``index`` ≥ 0 of digits under a random model; held-out instances are drawn apart.
+
+    One or two hidden layers of 8 to 48 units, tanh, ReLU or ELU, initial weights times 0.5 to 2, minibatches of 16 to
+    256, inputs times 0.4 to 3.3 and plus 0 to 0.5, 80 to 500 steps; sizes and scales are uniform in logarithm.
+
+    Raises:
+        InputError: a negative index.
+    """
+    if index < 0:
+        raise InputError(f"random-digits: index {index} is negative")
+    random = np.random.default_rng(SeedSequence(ENTROPY, spawn_key=(int(held_out), index)))
+
+    def log_uniform(low: float, high: float) -> float:
+        return float(np.exp(random.uniform(np.log(low), np.log(high))))
+
+    widths = [round(log_uniform(8, 48)) for _ in range(int(random.integers(1, 3)))]
+    activation = ACTIVATIONS[random.integers(len(ACTIVATIONS))]
+    gain, batch_size, steps = log_uniform(0.5, 2.0), round(log_uniform(16, 256)), round(log_uniform(80, 500))
+    scale, shift = log_uniform(0.4, 3.3), float(random.uniform(0.0, 0.5))
+    (inputs, targets), test = digits()
+    split = ",held_out=true" if held_out else ""
+    return Task(
+        name=f"random-digits:index={index}{split}",
+        model=functools.partial(_scaled_mlp, (64, *widths, 10), activation, gain),
+        train=(inputs * scale + shift, targets),
+        test=(test[0] * scale + shift, test[1]),
+        batch_size=batch_size,
+        steps=steps,
+    )
+
+
+def _scaled_mlp(sizes: tuple[int, ...], activation: str, gain: float) -> nn.Sequential:
+    """Return the network, its initial weights (not biases) multiplied by ``gain``."""
+    network = mlp(*sizes, activation=activation)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.endswith("weight"):
+                parameter.mul_(gain)
+    return network

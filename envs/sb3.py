@@ -1,0 +1,79 @@
+"""Our vector environments in the shape that Stable-Baselines3 trains on; imported only where that is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from stable_baselines3.common.vec_env.base_vec_env import VecEnv
+
+from lrcontrol.envs.gym import TrainingVectorEnv
+
+
+class SB3VecEnv(VecEnv):
+    """A ``TrainingVectorEnv`` as Stable-Baselines3's ``VecEnv``.
+
+    Both reset in the same step. The last observation of an episode is ``infos[i]["terminal_observation"]``; infos hold
+    lr, momentum, loss and diverged of the step itself. Arrays are fresh in every step and may be kept.
+
+    Args:
+        env: the environments.
+    """
+
+    def __init__(self, env: TrainingVectorEnv) -> None:
+        self.env = env  # before the base class asks for the render mode
+        super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
+        self._actions: NDArray[Any] = np.zeros(0)
+
+    def reset(self) -> NDArray[np.float32]:
+        """Start all runs anew, with the seeds that ``seed`` was given since the last reset."""
+        seeds = [seed for seed in self._seeds if seed is not None]
+        observation, infos = self.env.reset(seed=seeds or None)
+        self.reset_infos = _rows(infos, self.num_envs)
+        self._reset_seeds()
+        return observation
+
+    def step_async(self, actions: NDArray[Any]) -> None:
+        """Keep the actions for ``step_wait``."""
+        self._actions = actions
+
+    def step_wait(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
+        """Return observations (N, F), rewards (N,), whether episodes ended (N,), and infos."""
+        observation, reward, terminated, _, infos = self.env.step(self._actions)
+        rows = _rows(infos, self.num_envs)
+        for row in np.flatnonzero(terminated):
+            final = infos["final_info"]
+            rows[row] = {name: values[row] for name, values in final.items() if not name.startswith("_")}
+            rows[row] |= {"terminal_observation": infos["final_obs"][row], "TimeLimit.truncated": False}
+        return observation, reward.astype(np.float32), np.asarray(terminated, dtype=bool), rows
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+    def get_attr(self, attr_name: str, indices: int | Iterable[int] | None = None) -> list[Any]:
+        """Return an attribute of the environment, once for each index; they all share it."""
+        return [getattr(self.env, attr_name) for _ in self._get_indices(indices)]
+
+    def set_attr(self, attr_name: str, value: Any, indices: int | Iterable[int] | None = None) -> None:
+        """Set an attribute of the environment that all indices share."""
+        setattr(self.env, attr_name, value)
+
+    def env_method(
+        self, method_name: str, *arguments: Any, indices: int | Iterable[int] | None = None, **keywords: Any
+    ) -> list[Any]:
+        """Call a method of the environment once, and return its result for each index."""
+        result = getattr(self.env, method_name)(*arguments, **keywords)
+        return [result for _ in self._get_indices(indices)]
+
+    def env_is_wrapped(self, wrapper_class: type[Any], indices: int | Iterable[int] | None = None) -> list[bool]:
+        """Return False for each index: there are no single environments to wrap."""
+        return [False for _ in self._get_indices(indices)]
+
+
+def _rows(infos: dict[str, Any], count: int) -> list[dict[str, Any]]:
+    """Return Gymnasium's infos by name as a list of infos by row."""
+    names = [name for name in infos if not name.startswith(("_", "final_"))]
+    columns = [infos[name].tolist() for name in names]
+    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)][:count]

@@ -1,0 +1,54 @@
+"""One agent over a grid of initial rates and runs, from the first step to the last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from lrcontrol.agents import Agent
+from lrcontrol.envs.distributions import find_tasks
+from lrcontrol.envs.seeding import run_seeds
+from lrcontrol.envs.settings import Settings
+from lrcontrol.envs.world import World
+
+Progress = Callable[[str, int, int], None]
+"""Told an agent's name, its training steps so far, and its budget."""
+
+
+def settings_for(base: Settings, agent: Agent) -> Settings:
+    """Return the settings with what the agent needs put in.
+
+    Raises:
+        InputError: an agent needs what there is not, or cannot be.
+    """
+    Settings.make(agent.needs)  # an unknown name among them is the agent's mistake: say so
+    return replace(base, **agent.needs)
+
+
+def roll_out(
+    agent: Agent,
+    settings: Settings,
+    rates: Sequence[float],
+    runs: int,
+    seed: int,
+    device: str = "auto",
+    progress: Progress | None = None,
+    record: bool = False,
+) -> World:
+    """Train ``runs`` runs from every rate to the end and return their world; row = run · len(rates) + rate.
+
+    Run i has the initial parameters and the minibatches of seed ``seed + i`` from every rate.
+    """
+    rows, task = runs * len(rates), find_tasks(settings.task).instance(0)
+    world = World(settings, rows, runs if task.shuffle else 1, device, record)
+    observation = world.reset([run_seeds(seed + run) for run in range(runs) for _ in rates], np.tile(rates, runs))
+    state, start, over = None, np.ones(rows, dtype=bool), False
+    while not over:
+        action, state = agent.predict(observation, state, start, deterministic=True)
+        observation, _, over = world.step(action)
+        start = np.zeros(rows, dtype=bool)
+        if progress is not None:
+            progress(agent.name, world.step_count, world.steps)
+    return world

@@ -1,0 +1,184 @@
+"""The part of a training that Stable-Baselines3 does: model, environments, and what happens after each rollout."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.vec_env import VecMonitor
+
+from lrcontrol.agents.trained import TrainedAgent
+from lrcontrol.algorithms import ANNEALED
+from lrcontrol.envs.errors import InputError
+from lrcontrol.envs.gym import TrainingVectorEnv
+from lrcontrol.envs.sb3 import SB3VecEnv
+from lrcontrol.export import export
+from lrcontrol.figures import learning_curve
+from lrcontrol.provenance import provenance
+from lrcontrol.training import Plan, Report
+from lrcontrol.training_folder import COLUMNS, STATE, Progress, TrainingFolder
+from lrcontrol.validation import FIRST_SEED, Score, Validation
+
+MODEL = "model.zip"
+SECONDS = 1.0  # between two rows of the learning curve, at least
+
+
+def learn(
+    plan: Plan,
+    folder: TrainingFolder,
+    done: Progress,
+    timesteps: int,
+    every: int,
+    tensorboard: bool,
+    report: Report | None,
+) -> None:
+    """Train from where ``done`` is to ``timesteps``, with a validation and a checkpoint every so many of them."""
+    env = make_vec_env(plan, done.resumes)
+    model = make_model(plan, env, folder.path / "tensorboard" if tensorboard else None)
+    newest = folder.checkpoints.newest()
+    if newest is not None:
+        restore(model, newest, done.timesteps)
+    watch = _Watch(plan, folder, done, timesteps, every, report)
+    try:
+        model.learn(timesteps - done.timesteps, callback=watch, reset_num_timesteps=False)
+    except KeyboardInterrupt:
+        watch.checkpoint()
+        raise
+    watch.checkpoint()
+
+
+def make_vec_env(plan: Plan, resumes: int) -> VecMonitor:
+    """Return the environments; each time a training is taken up they are seeded anew."""
+    fields = {name: getattr(plan.settings, name) for name in plan.settings.__dataclass_fields__}
+    env = SB3VecEnv(TrainingVectorEnv(plan.num_envs, groups=plan.groups, device="cpu", **fields))
+    env.seed(FIRST_SEED // 2 + 1_000_000 * (plan.seed % 500) + 10_000 * (resumes % 100))
+    return VecMonitor(env, info_keywords=("loss", "diverged"))
+
+
+def make_model(plan: Plan, env: VecMonitor, tensorboard: Path | None) -> BaseAlgorithm:
+    """Return a fresh model of the plan's algorithm."""
+    parameters = dict(plan.parameters)
+    if "batch_size" in parameters and "n_steps" in parameters:  # minibatches of one size, whatever num_envs is
+        collected = parameters["n_steps"] * plan.num_envs
+        parts = max(1, round(collected / parameters["batch_size"]))
+        while collected % parts:
+            parts += 1
+        parameters["batch_size"] = collected // parts
+    if (end := parameters.pop(ANNEALED, None)) is not None:
+        parameters["learning_rate"] = LinearSchedule(parameters["learning_rate"], end, 1.0)
+    log = None if tensorboard is None else str(tensorboard)
+    try:
+        model: BaseAlgorithm = plan.algorithm.load_class()(
+            plan.algorithm.policy, env, seed=plan.seed, device="cpu", verbose=0, tensorboard_log=log, **parameters
+        )
+    except (AssertionError, TypeError, ValueError) as error:
+        raise InputError(f"{plan.algorithm.title} cannot be made with {parameters}: {error}") from error
+    return model
+
+
+def restore(model: BaseAlgorithm, checkpoint: Path, timesteps: int) -> None:
+    """Put a checkpoint's weights and optimizer into a fresh model; nothing is unpickled.
+
+    A replay buffer is not kept: it is filled anew.
+    """
+    model.set_parameters(str(checkpoint / "last" / MODEL), device="cpu")
+    model.num_timesteps = timesteps
+    if hasattr(model, "weights"):  # ARS keeps its policy as a vector beside it
+        model.weights = torch.nn.utils.parameters_to_vector(model.policy.parameters()).detach()
+
+
+class _Watch(BaseCallback):
+    """After each rollout: a row of the learning curve; now and then a validation and a checkpoint."""
+
+    def __init__(
+        self, plan: Plan, folder: TrainingFolder, done: Progress, timesteps: int, every: int, report: Report | None
+    ) -> None:
+        super().__init__()
+        self.plan, self.folder, self.done, self.total, self.every, self.report = (
+            *(plan, folder, done, timesteps, every, report),
+        )
+        low_high = plan.settings.lr0_range or (1e-6, 1.0)
+        self.validation = Validation(plan.tasks, plan.settings, low_high, plan.seed)
+        self.began, self.before = time.perf_counter(), done.seconds
+        self.started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        self.provenance = provenance()
+        self.next = (done.timesteps // every + 1) * every
+        self.logged = self.began
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_end(self) -> None:
+        if self.num_timesteps >= min(self.next, self.total):
+            self.checkpoint()
+            self.next = (self.num_timesteps // self.every + 1) * self.every
+        elif time.perf_counter() - self.logged > SECONDS:
+            self._log(None)
+
+    def _log(self, score: Score | None) -> None:
+        self.done.timesteps, self.logged = self.num_timesteps, time.perf_counter()
+        self.done.seconds = round(self.before + time.perf_counter() - self.began, 1)
+        row = self._row(score)
+        self.done.rows.append(row)
+        self.folder.log(row)
+        if self.report is not None:
+            self.report(self.num_timesteps, self.total, row)
+
+    def _row(self, score: Score | None) -> dict[str, Any]:
+        episodes: list[Mapping[str, Any]] = list(self.model.ep_info_buffer or [])
+        row: dict[str, Any] = dict.fromkeys(COLUMNS, "")
+        row |= {"timesteps": self.num_timesteps, "seconds": self.done.seconds, "episodes": len(episodes)}
+        if episodes and "loss" in episodes[0]:
+            losses = np.array([episode["loss"] for episode in episodes])
+            row["return_mean"] = round(float(np.mean([episode["r"] for episode in episodes])), 4)
+            row["loss_mean"] = round(float(np.exp(np.nanmean(np.log(np.maximum(losses, 1e-12))))), 5)
+            row["diverged"] = int(sum(bool(episode["diverged"]) for episode in episodes))
+        if score is not None:
+            row |= {name: round(value, 5) for name, value in asdict(score).items()}
+        return row
+
+    def checkpoint(self) -> None:
+        """Validate the present agent, write everything, and show the best and the last agent in the folder."""
+        agent = export(self.model, self.plan.settings, str(self.folder.path), self._training(None))
+        score = self.validation.measure(agent)
+        self._log(score)
+        better = score.score < self.done.best
+        if better:
+            self.done.best = score.score
+        agent = export(self.model, self.plan.settings, str(self.folder.path), self._training(score))
+        self.folder.checkpoints.write(self.num_timesteps, lambda new: self._fill(new, agent, better))
+        self.folder.publish()
+        title = f"{self.plan.algo} on {self.plan.tasks.name}, {self.plan.settings.optimizer}"
+        learning_curve(self.done.rows, title).savefig(self.folder.path / "progress.png", dpi=110)
+
+    def _training(self, score: Score | None) -> dict[str, Any]:
+        return {
+            **self.plan.config,
+            "timesteps": self.num_timesteps,
+            "seconds": self.done.seconds,
+            "resumes": self.done.resumes,
+            "validated_on": self.validation.names,
+            "validation": None if score is None else asdict(score),
+            "started": self.started,
+            **self.provenance,
+        }
+
+    def _fill(self, new: Path, agent: TrainedAgent, better: bool) -> None:
+        agent.save(new / "last")
+        self.model.save(new / "last" / MODEL)
+        newest = self.folder.checkpoints.newest()
+        source = new / "last" if better or newest is None else newest / "best"
+        (new / "best").mkdir()
+        for path in source.iterdir():
+            (new / "best" / path.name).write_bytes(path.read_bytes())
+        (new / STATE).write_text(json.dumps(asdict(self.done)) + "\n", encoding="utf-8")

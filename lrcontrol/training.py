@@ -1,0 +1,166 @@
+"""Trains an agent of Stable-Baselines3 on the environment: the function behind ``python -m lrcontrol.train``."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from lrcontrol.agents.trained import TrainedAgent
+from lrcontrol.algorithms import DISCRETE, Algorithm, find_algorithm
+from lrcontrol.envs.distributions import Fixed, TaskDistribution, find_tasks
+from lrcontrol.envs.errors import InputError
+from lrcontrol.envs.seeding import check_seed
+from lrcontrol.envs.settings import Settings
+from lrcontrol.envs.task import Task
+from lrcontrol.training_folder import TrainingFolder
+
+MULTIPLIERS = (0.1, 0.5, 0.8, 0.95, 1.0, 1.05, 1.25, 2.0, 4.0)
+DEFAULTS: Mapping[str, Any] = {"reward": "fast-loss-change", "reward_scale": 2.0, "max_factor": 4.0}
+LR0_RANGE = {"sgd": (1e-6, 30.0), "adamw": (1e-7, 3.0)}
+GROUPS = 8  # tasks side by side, where they are drawn
+
+Report = Callable[[int, int, Mapping[str, Any]], None]
+"""Told after every rollout: environment steps done, steps to do in all, and the newest row of progress.csv."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A training, all defaults filled in."""
+
+    algo: str
+    algorithm: Algorithm
+    tasks: TaskDistribution
+    settings: Settings
+    action: str
+    num_envs: int
+    groups: int
+    seed: int
+    parameters: Mapping[str, Any]
+    given: Mapping[str, Any]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What makes two trainings the same, as JSON takes it."""
+        return {
+            "task": self.tasks.name,
+            "algo": self.algo,
+            "optimizer": self.settings.optimizer,
+            "hyperparameters": list(self.settings.hyperparameters),
+            "action": self.action,
+            "num_envs": self.num_envs,
+            "groups": self.groups,
+            "seed": self.seed,
+            "parameters": {name: _plain(value) for name, value in self.parameters.items()},
+            "settings": {name: _plain(value) for name, value in self.given.items()},
+        }
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    return value if isinstance(value, int | float | str | list | tuple | dict | None) else repr(value)
+
+
+def make_plan(
+    task: str | Task | TaskDistribution | Sequence[str | Task | TaskDistribution],
+    algo: str,
+    optimizer: str,
+    hyperparameters: Sequence[str],
+    num_envs: int | None,
+    groups: int | None,
+    seed: int,
+    action: str | None,
+    parameters: Mapping[str, Any],
+    settings: Mapping[str, Any],
+) -> Plan:
+    """Return the plan of a training; arguments and errors are those of ``train``."""
+    check_seed(seed)
+    tasks = find_tasks(tuple(task) if isinstance(task, Sequence) and not isinstance(task, str) else task)
+    algorithm = find_algorithm(algo)
+    kind = algorithm.action_kind(tuple(hyperparameters), action)
+    algorithm.check_parameters(parameters)
+    given = {**DEFAULTS, "lr0_range": LR0_RANGE.get(optimizer), **settings}
+    if kind == DISCRETE:
+        given.setdefault("multipliers", MULTIPLIERS)
+    elif given.get("multipliers") is not None:
+        raise InputError(f"multipliers are for discrete actions, and {algo} is to take box actions: set max_factor")
+    fields = {"optimizer": optimizer, "hyperparameters": tuple(hyperparameters), "task": tasks}
+    count = algorithm.num_envs if num_envs is None else num_envs
+    if groups is None:
+        groups = 1 if isinstance(tasks, Fixed) or count % GROUPS else GROUPS
+    return Plan(
+        algo=algo,
+        algorithm=algorithm,
+        tasks=tasks,
+        settings=Settings.make(fields | given),
+        action=kind,
+        num_envs=count,
+        groups=groups,
+        seed=seed,
+        parameters={**algorithm.parameters, **parameters},
+        given=given,
+    )
+
+
+def train(
+    task: str | Task | TaskDistribution | Sequence[str | Task | TaskDistribution] = "digits-mlp",
+    algo: str = "ppo",
+    *,
+    out: str | Path,
+    optimizer: str = "sgd",
+    hyperparameters: Sequence[str] = ("lr",),
+    timesteps: int = 3_000_000,
+    num_envs: int | None = None,
+    groups: int | None = None,
+    seed: int = 0,
+    action: str | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    evaluations: int = 20,
+    tensorboard: bool = False,
+    progress: Report | None = None,
+    say: Callable[[str], None] = lambda text: None,
+    **settings: Any,
+) -> TrainedAgent:
+    """Train an agent and return the one that was best on validation runs; it is in ``out``, the last in ``out/last``.
+
+    A folder that holds the same training, cut off or shorter, is continued from its last checkpoint. Every environment
+    has its own initial parameters, minibatches and initial rates; validation has runs, and for distributions tasks,
+    that training never sees, and ``lrcontrol.evaluate`` others again.
+
+    Args:
+        task: a task, a distribution of tasks, or several of them in turn.
+        algo: a name in ``lrcontrol.algorithms.ALGORITHMS``.
+        out: folder to write into.
+        optimizer: ``"sgd"`` or ``"adamw"``.
+        hyperparameters: what the agent moves, ``("lr",)`` or ``("lr", "momentum")``.
+        timesteps: environment steps, summed over the environments.
+        num_envs: environments stepped at once; default the algorithm's.
+        groups: groups of environments, each with a task of its own; default 1 on a fixed task, else 8.
+        seed: of initial weights, exploration and environments, 0 or more.
+        action: ``"discrete"`` or ``"box"``; default what the algorithm prefers.
+        parameters: arguments of the algorithm's class, over its defaults here.
+        evaluations: validations, each with a checkpoint, over the whole training.
+        tensorboard: write TensorBoard's files into ``out/tensorboard``.
+        progress: called after every rollout.
+        say: called with what a user should know, such as where a training was taken up again.
+        settings: further fields of ``Settings``, such as ``reward``, ``reward_scale``, ``interval`` or ``lr0_range``.
+
+    Raises:
+        InputError: an argument that cannot be used, or a folder that holds another training.
+        KeyboardInterrupt: on Ctrl-C, after a checkpoint was written.
+    """
+    if timesteps < 1 or evaluations < 1:
+        raise InputError(f"timesteps {timesteps} and evaluations {evaluations} must be positive")
+    if tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise InputError("TensorBoard is not installed: pip install 'lrcontrol[rl]', or train without --tensorboard")
+    plan = make_plan(task, algo, optimizer, hyperparameters, num_envs, groups, seed, action, parameters or {}, settings)
+    folder = TrainingFolder(Path(out), plan.config)
+    done = folder.take_up(say)
+    if done.timesteps < timesteps:
+        from lrcontrol.sb3_training import learn
+
+        learn(plan, folder, done, timesteps, max(1, timesteps // evaluations), tensorboard, progress)
+    return TrainedAgent.load(out)

@@ -1,0 +1,160 @@
+"""Tasks drawn by index: the same whatever came before, splits apart, and groups of runs that share a task."""
+
+import gymnasium
+import numpy as np
+import pytest
+from torch import nn
+
+from lrcontrol.envs import InputError, Settings, Task, TrainingVectorEnv, World, make_task, mlp
+from lrcontrol.envs.distributions import DISTRIBUTIONS, find_tasks
+from lrcontrol.envs.random_digits import random_digits
+from lrcontrol.envs.seeding import build_module, run_seeds
+
+ID = "lrcontrol/Training-v0"
+
+
+def facts(task):
+    module = build_module(task.model, 0)
+    shapes = [tuple(p.shape) for p in module.parameters()]
+    kinds = [type(part).__name__ for part in module]
+    return (
+        task.name,
+        shapes,
+        kinds,
+        task.batch_size,
+        task.steps,
+        float(task.train[0].sum()),
+        module[0].weight.sum().item(),
+    )
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_an_index_is_one_task_whatever_came_before(name):
+    tasks = find_tasks(name)
+    forward = [facts(tasks.instance(index)) for index in range(6)]
+    backward = [facts(tasks.instance(index)) for index in reversed(range(6))]
+    assert forward == backward[::-1]
+    assert len({str(fact[1:]) for fact in forward}) == 6
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_held_out_tasks_are_others_and_each_is_a_task_of_the_registry(name):
+    tasks = find_tasks(name)
+    train, held = tasks.instance(3), tasks.instance(3, held_out=True)
+    assert facts(train)[1:] != facts(held)[1:]
+    for task in (train, held):
+        assert facts(make_task(task.name)) == facts(task)
+
+
+def test_random_digits_stays_within_what_it_declares_and_covers_it():
+    tasks = [random_digits(index) for index in range(200)]
+    modules = [build_module(task.model, 0) for task in tasks]
+    layers = [[part.out_features for part in module if isinstance(part, nn.Linear)][:-1] for module in modules]
+    assert {len(widths) for widths in layers} == {1, 2}
+    assert 8 <= min(min(widths) for widths in layers) < 11 < 40 < max(max(widths) for widths in layers) <= 48
+    assert {type(part) for module in modules for part in module} == {nn.Linear, nn.Tanh, nn.ReLU, nn.ELU}
+    batches, steps = [task.batch_size for task in tasks], [task.steps for task in tasks]
+    assert 16 <= min(batches) < 20 < 200 < max(batches) <= 256
+    assert 80 <= min(steps) < 100 < 400 < max(steps) <= 500
+    scales = [float(task.train[0].max() - task.train[0].min()) for task in tasks]
+    assert 0.4 <= min(scales) < 0.6 < 2.5 < max(scales) <= 3.3001
+    gains = [module[0].weight.abs().max().item() * 8.0 for module in modules]  # PyTorch draws from ±1/√64
+    assert 0.49 <= min(gains) < 0.7 < 1.5 < max(gains) <= 2.0
+    shifts = [float(task.train[0].min()) for task in tasks]
+    assert 0.0 <= min(shifts) < 0.1 < 0.4 < max(shifts) <= 0.5
+    with pytest.raises(InputError, match="index -1"):
+        random_digits(-1)
+
+
+def test_several_names_take_turns_and_a_single_one_is_itself():
+    mixture = find_tasks(("digits-mlp", "random-digits"))
+    assert mixture.name == "digits-mlp+random-digits"
+    assert [mixture.instance(index).name for index in range(4)] == [
+        *("digits-mlp", "random-digits:index=0", "digits-mlp", "random-digits:index=1")
+    ]
+    assert mixture.instance(3, held_out=True).name == "random-digits:index=1,held_out=true"
+    assert find_tasks(("digits-mlp",)).name == "digits-mlp"
+    with pytest.raises(InputError, match="no task given"):
+        find_tasks(())
+    with pytest.raises(InputError, match="did you mean 'random-digits'"):
+        find_tasks("randon-digits")
+
+
+def test_a_world_wants_one_task():
+    with pytest.raises(InputError, match="is a distribution of tasks"):
+        World(Settings(task="random-digits"), 1, device="cpu")
+
+
+def test_each_episode_draws_its_task_from_the_seed_alone():
+    env = gymnasium.make(ID, task="random-digits").unwrapped
+
+    def three(seed):
+        names = []
+        for number in range(3):
+            env.reset(seed=seed if number == 0 else None)
+            names.append(env.world.task.name)
+        return names
+
+    first = three(5)
+    assert len(set(first)) == 3
+    assert three(6) != first
+    assert three(5) == first
+    assert first[0] == f"random-digits:index={run_seeds(5).task}"
+
+
+@pytest.mark.parametrize("task", ["random-digits", "digits-mlp", ("digits-mlp", "quadratic:steps=40")])
+def test_groups_of_one_are_the_single_environments_through_resets(task):
+    vector = TrainingVectorEnv(3, groups=3, task=task, interval=20)
+    singles = [gymnasium.make(ID, task=task, interval=20) for _ in range(3)]
+    observation, _ = vector.reset(seed=9)
+    for row, env in enumerate(singles):
+        np.testing.assert_array_equal(env.reset(seed=9 + row)[0], observation[row])
+    vector.action_space.seed(0)
+    ended = 0
+    for _ in range(30):
+        actions = vector.action_space.sample()
+        observation, reward, terminated, _, infos = vector.step(actions)
+        for row, env in enumerate(singles):
+            single, paid, over, _, info = env.step(actions[row])
+            assert (paid, over) == (reward[row], terminated[row])
+            if over:
+                ended += 1
+                np.testing.assert_array_equal(infos["final_obs"][row], single)
+                assert infos["final_info"]["loss"][row] == info["loss"]
+                assert infos["_final_info"][row]
+                single, info = env.reset()
+            elif "final_obs" in infos:
+                assert infos["final_obs"][row] is None
+            np.testing.assert_array_equal(observation[row], single)
+            assert infos["lr"][row] == info["lr"]
+    assert ended >= 3
+
+
+def test_runs_of_a_group_share_a_task_and_groups_do_not():
+    env = TrainingVectorEnv(6, groups=3, streams=3, task="random-digits")
+    env.reset(seed=0)
+    names = [world.task.name for world in env.worlds]
+    assert len(set(names)) == 3
+    assert [world.rows for world in env.worlds] == [2, 2, 2]
+    assert [world.engine.streams for world in env.worlds] == [1, 1, 1]
+    with pytest.raises(InputError, match="groups 4 does not divide"):
+        TrainingVectorEnv(6, groups=4)
+    with pytest.raises(InputError, match="not into 3 groups"):
+        TrainingVectorEnv(6, groups=3, streams=2)
+
+
+def test_initial_rates_go_to_their_rows():
+    env = TrainingVectorEnv(4, groups=2, task="quadratic")
+    rates = [0.1, 0.2, 0.3, 0.4]
+    assert env.reset(seed=0, options={"lr0": rates})[1]["lr"].tolist() == rates
+    assert env.reset(options={"lr0": 0.5})[1]["lr"].tolist() == [0.5] * 4
+
+
+def test_elu_takes_the_fast_path_unless_its_alpha_is_its_own():
+    from lrcontrol.envs.mlp import plain_layers
+
+    digits = make_task("digits-mlp")
+    for alpha, fast in ((1.0, True), (0.5, False)):
+        module = nn.Sequential(nn.Linear(64, 8), nn.ELU(alpha), nn.Linear(8, 10))
+        task = Task(name="elu", model=lambda: mlp(64, 8, 10), train=digits.train, batch_size=8, steps=4)
+        assert (plain_layers(module, task) is not None) == fast
