@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lrcontrol.controller import LRController
+    from lrcontrol.controller_record import plot_record, replay_schedule
+    from lrcontrol.controller_safety import Rollback
     from lrcontrol.envs.errors import InputError
     from lrcontrol.envs.registry import make_task
     from lrcontrol.envs.schedules import Schedule
@@ -23,25 +26,33 @@ __version__ = "0.1.0"
 
 _EXPORTS = {
     "InputError": "lrcontrol.envs.errors",
+    "LRController": "lrcontrol.controller",
     "Results": "lrcontrol.results",
+    "Rollback": "lrcontrol.controller_safety",
     "Schedule": "lrcontrol.envs.schedules",
     "Settings": "lrcontrol.envs.settings",
     "Smoothing": "lrcontrol.envs.task",
     "Task": "lrcontrol.envs.task",
     "evaluate": "lrcontrol.evaluation",
     "make_task": "lrcontrol.envs.registry",
+    "plot_record": "lrcontrol.controller_record",
+    "replay_schedule": "lrcontrol.controller_record",
     "train": "lrcontrol.training",
 }
 
 __all__ = [
     "InputError",
+    "LRController",
     "Results",
+    "Rollback",
     "Schedule",
     "Settings",
     "Smoothing",
     "Task",
     "evaluate",
     "make_task",
+    "plot_record",
+    "replay_schedule",
     "train",
 ]
 

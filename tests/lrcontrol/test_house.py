@@ -181,4 +181,6 @@ def test_the_top_level_holds_what_it_should():
     tracked = run("git", "ls-files", cwd=ROOT) if (ROOT / ".git").exists() else pytest.skip("not a git checkout")
     top = {name.split("/")[0] for name in tracked}
     beside = {"LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "constraints.txt", ".gitignore", ".ci"}
-    assert top == {"pyproject.toml", "README.md", "lrcontrol", "envs", "agents", "tests", "experiments"} | beside
+    assert (
+        top == {"pyproject.toml", "README.md", "lrcontrol", "envs", "agents", "tests", "experiments", "docs"} | beside
+    )

@@ -1,0 +1,111 @@
+"""What a controller adds to a training step: the same loop with and without it, alternating, in one run.
+
+    python experiments/controller/overhead.py [--steps 60] [--threads 1] [--batch 256]
+
+Writes overhead.csv beside this file. Ten minutes on two cores. Steps with and without alternate one by one; their
+times are medians over groups of ten steps, so that decisions every ten steps count in full.
+"""
+
+import argparse
+import csv
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from lrcontrol.agents import TrainedAgent
+from lrcontrol.agents.network import Network
+from lrcontrol.controller import LRController
+from lrcontrol.envs import DEFAULT_FEATURES, Schedule
+
+SIZES = {"1.5k": (64, 20, 10), "1M": (784, 690, 690, 10), "10M": (784, 2800, 2750, 10)}
+HERE = Path(__file__).parent
+
+
+def trained(interval):
+    """Return an agent of the size that training makes: two layers of 64 over all the features."""
+    rng = np.random.default_rng(0)
+    sizes = (len(DEFAULT_FEATURES), 64, 64, 1)
+    tensors = {f"layers.{i}.weight": 0.01 * rng.normal(size=(sizes[i + 1], sizes[i])) for i in range(3)}
+    network = Network({k: v.astype(np.float32) for k, v in tensors.items()}, "tanh", "clip", (1,))
+    needs = {"hyperparameters": ("lr",), "multipliers": None, "max_factor": 1.0001, "form": "recursive"}
+    needs |= {"base_schedule": Schedule(), "interval": interval, "features": DEFAULT_FEATURES}
+    return TrainedAgent(f"trained, interval {interval}", needs, network, "none", {})
+
+
+AGENTS = {
+    "trained, interval 1": lambda: trained(1),
+    "trained, interval 10": lambda: trained(10),
+    "trained, sample 100k": lambda: trained(1),
+    "bandit": lambda: "bandit:highest=1e-6",
+    "hillclimb": lambda: "hillclimb",
+    "hillclimb:every=10": lambda: "hillclimb:every=10",
+}
+
+
+class Loop:
+    """One model in training, with a controller or without."""
+
+    def __init__(self, sizes, optimizer, agent, batch):
+        torch.manual_seed(0)
+        layers = [part for i in range(len(sizes) - 1) for part in (nn.Linear(sizes[i], sizes[i + 1]), nn.ReLU())]
+        self.model = nn.Sequential(*layers[:-1])
+        arguments = {"lr": 1e-5} if optimizer == "adamw" else {"lr": 1e-5, "momentum": 0.9, "dampening": 0.9}
+        make = torch.optim.AdamW if optimizer == "adamw" else torch.optim.SGD
+        self.optimizer = make(self.model.parameters(), **arguments)
+        sample = 100_000 if agent is not None and "sample" in agent else None
+        self.controller = agent and LRController(self.optimizer, AGENTS[agent](), total_steps=10**6, sample=sample)
+        self.x, self.y = torch.randn(batch, sizes[0]), torch.randint(10, (batch,))
+
+    def step(self):
+        """Take a training step."""
+        self.optimizer.zero_grad()
+        loss = F.cross_entropy(self.model(self.x), self.y)
+        loss.backward()
+        if self.controller is not None:
+            self.controller.step(loss, closure=lambda: F.cross_entropy(self.model(self.x), self.y))
+        self.optimizer.step()
+
+
+def seconds(loop):
+    """Return the duration of one step."""
+    begin = time.perf_counter()
+    loop.step()
+    return time.perf_counter() - begin
+
+
+def grouped(times):
+    """Return the median of the means of ten steps each."""
+    return statistics.median(statistics.mean(times[i : i + 10]) for i in range(0, len(times), 10))
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--sizes", nargs="+", default=list(SIZES))
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    rows = []
+    for size in options.sizes:
+        for optimizer in ("sgd", "adamw"):
+            for agent in AGENTS:
+                bare, controlled = (Loop(SIZES[size], optimizer, a, options.batch) for a in (None, agent))
+                pairs = [(seconds(bare), seconds(controlled)) for _ in range(options.steps + 5)][5:]
+                without, controlled_step = (grouped([pair[i] for pair in pairs]) for i in (0, 1))
+                added = controlled_step - without
+                row = [size, optimizer, agent, options.threads, options.batch]
+                rows.append([*row, f"{1e3 * without:.3f}", f"{1e3 * added:.3f}", f"{added / without:.4f}"])
+                print(*rows[-1], sep="\t", flush=True)
+    with (HERE / "overhead.csv").open("w", newline="", encoding="utf-8") as file:
+        names = ["size", "optimizer", "agent", "threads", "batch", "step_ms", "added_ms", "share"]
+        csv.writer(file).writerows([names, *rows])
+
+
+if __name__ == "__main__":
+    main()

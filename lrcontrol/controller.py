@@ -1,0 +1,239 @@
+"""``LRController``: an agent on the optimizer of anyone's own training loop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, SupportsFloat
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from lrcontrol.agents import Agent
+from lrcontrol.agents.base import PolicyPredictor
+from lrcontrol.controller_decider import Decider
+from lrcontrol.controller_decisions import Budget, find_agent, make_settings
+from lrcontrol.controller_guard import Guard
+from lrcontrol.controller_probe import Closure, loss_value
+from lrcontrol.controller_rates import Rates, check_groups
+from lrcontrol.controller_record import Record, save_schedule
+from lrcontrol.controller_safety import Rollback
+from lrcontrol.controller_state import Memory, check_match, describe
+from lrcontrol.envs.errors import InputError
+from lrcontrol.envs.schedules import Schedule
+
+FORMAT = 1
+NUMBERS = ("step_count", "next_decision", "forward_passes", "scale", "lr0", "momentum0")
+
+
+class LRController(ReduceLROnPlateau):
+    """Lets an agent set the learning rate, and the momentum if it moves that, of any torch optimizer.
+
+    Call ``step(loss)`` after ``backward()`` and before ``optimizer.step()``, where gradients are clipped. The agent
+    then sees what it sees in the environment: this minibatch's loss and gradient, the optimizer's memory, the rate in
+    force. Called after ``optimizer.step()`` instead, it works with a lag of one step. Gradients that are accumulated
+    count once: one call for each step of the optimizer, with the mean loss. Gradients that a ``GradScaler`` has scaled
+    must be unscaled first (``scaler.unscale_(optimizer)``). Where torch.distributed is initialised the loss is averaged
+    over the processes, so all of them have to call, and all decide the same.
+
+    It is a ``ReduceLROnPlateau`` for the frameworks that ask for one, and uses nothing of it.
+
+    Args:
+        optimizer: any ``torch.optim.Optimizer`` whose groups have an ``lr``, the starting rate; groups keep their
+            ratios. Momentum is the groups' ``momentum`` (``dampening`` stays equal where it was) or ``betas[0]``.
+        agent: a spelling (``"hillclimb:factor=2"``), the folder of a trained agent, or an agent.
+        hyperparameters: ``("lr",)`` or ``("lr", "momentum")``; None is what the agent moves.
+        interval: steps from one decision to the next; None is the agent's own.
+        total_steps: the optimizer steps that there will be, for agents that see the budget and for schedules. Without
+            it such an agent is told at every step that half of 1,000 steps is left.
+        min_lr, max_lr: limits of the reference group's rate, the first that has one; default 1e-12 and 1e6.
+        base_schedule: for an agent that is anchored to a schedule, another one; for one that multiplies the rate
+            from where it stands, a schedule that multiplies the rate on top of that, such as a warm-up.
+        rollback: go back to the last good state when the loss is not finite or has run away, and lower the rate: True,
+            or a ``Rollback`` with the limits. It costs a copy of the parameters and of the optimizer's state
+            (``rollback_bytes``). Without it a loss that is not finite is left out and changes nothing.
+        record: keep step, loss, lr and momentum of every step, 32 bytes each.
+        sample: about how many parameters to measure, evenly spread in chunks, where there are more; None measures all
+            of them. A decision then costs the same however large the model is, and what is seen of gradients is an
+            estimate.
+
+    Attributes:
+        agent: the agent.
+        record: a ``Record`` of the steps so far.
+
+    Raises:
+        InputError: an argument cannot be used; the message says which and the way out.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        agent: str | Path | Agent | PolicyPredictor = "hillclimb",
+        *,
+        hyperparameters: Sequence[str] | None = None,
+        interval: int | None = None,
+        total_steps: int | None = None,
+        min_lr: float | None = None,
+        max_lr: float | None = None,
+        base_schedule: Schedule | str | None = None,
+        rollback: bool | Rollback = False,
+        record: bool = True,
+        sample: int | None = None,
+    ) -> None:
+        check_groups(optimizer)
+        super().__init__(optimizer)
+        self.agent = find_agent(agent, hyperparameters)
+        schedule = Schedule(base_schedule) if isinstance(base_schedule, str) else base_schedule
+        settings, over = make_settings(self.agent, interval, total_steps, min_lr, max_lr, schedule)
+        if sample is not None and sample < 1:
+            raise InputError(f"sample {sample} is not positive: give a number of parameters, or None for all")
+        rates = Rates(optimizer)
+        if "momentum" in settings.hyperparameters and rates.momentum is None:
+            raise InputError(
+                f"agent {self.agent.name!r} moves the momentum, and {type(optimizer).__name__} has neither "
+                f"'momentum' nor 'betas': choose an agent that moves the rate alone, or another optimizer"
+            )
+        self._decider = Decider(self.agent, settings, over, Budget(total_steps), rates, sample)
+        rules = rollback if isinstance(rollback, Rollback) else Rollback() if rollback else None
+        self._guard = Guard(self._decider, rules)
+        self.record, self._records, self._warned = Record(), record, False
+
+    @property
+    def probes(self) -> bool:
+        """Whether ``step`` needs a closure."""
+        return self._decider.probes
+
+    @property
+    def lr(self) -> float:
+        """The reference group's rate in force, before rounding to the type that the optimizer keeps it in."""
+        return self._decider.memory.lr
+
+    @property
+    def momentum(self) -> float:
+        """The reference group's momentum or β1 in force; 0 where there is none."""
+        return self._decider.momentum
+
+    @property
+    def step_count(self) -> int:
+        """The training steps so far."""
+        return self._decider.step_count
+
+    @property
+    def observation(self) -> dict[str, float]:
+        """The last decision's features by name; empty before the first."""
+        return self._decider.observation
+
+    @property
+    def last_action(self) -> NDArray[Any] | None:
+        """What the agent answered last (H,), None before the first decision."""
+        return self._decider.last_action
+
+    @property
+    def forward_passes(self) -> int:
+        """The closures that probes have called so far."""
+        return self._decider.forward_passes
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """What went wrong: step, kind, loss, lr_before, restored_step and lr of each."""
+        return self._guard.events
+
+    @property
+    def rollback_bytes(self) -> int:
+        """The memory that the copy for a rollback takes now."""
+        return 0 if self._guard.snapshot is None else self._guard.snapshot[1].bytes
+
+    def get_last_lr(self) -> list[float | Tensor]:
+        """Return the rates of all groups in force, also before the first step."""
+        return [float(group["lr"]) for group in self.optimizer.param_groups]
+
+    def logs(self) -> dict[str, float]:
+        """Return what is worth logging at every step: rate, momentum and the last decision's features."""
+        return {"lr": self.lr, "momentum": self.momentum, **self.observation}
+
+    def step(  # type: ignore[override]
+        self, metrics: SupportsFloat | None = None, epoch: int | None = None, *, closure: Closure | None = None
+    ) -> None:
+        """Take in the loss of the step that is about to be taken, and put its rate in force.
+
+        Args:
+            metrics: the loss, the mean over the minibatch: a number, or a tensor or array of one. None does nothing.
+            epoch: not used.
+            closure: for agents that probe: returns the loss on the same minibatch, called without gradients while the
+                parameters are moved; they are put back bit for bit.
+
+        Raises:
+            InputError: the loss is not one number, or the agent probes and there is no closure.
+        """
+        if metrics is None:
+            return
+        decider, guard = self._decider, self._guard
+        if self.probes and closure is None:
+            raise InputError(
+                f"agent {self.agent.name!r} compares trial steps: call controller.step(loss, closure=closure), where "
+                f"closure() returns the loss on the same minibatch; or choose an agent without trials, such as 'bandit'"
+            )
+        loss = loss_value(metrics, decider.device)
+        self._warned |= decider.take_in_changes(self._warned)
+        verdict = guard.judge(loss)
+        if verdict is None:
+            guard.passed(loss, decider.add(loss))
+            decider.act(loss, closure)
+            guard.keep()
+        else:
+            guard.handle(verdict, loss)
+        decider.write()
+        if decider.step_count + 1 >= decider.next_decision:
+            decider.measurer.remember_gradient()
+        if self._records:
+            momentum = math.nan if decider.rates.momentum is None else self.momentum
+            self.record.add(decider.step_count, loss, self.lr, momentum)
+        decider.step_count += 1
+
+    def save_schedule(self, path: str | Path) -> None:
+        """Write the schedule that the run took, ``.csv`` or JSON; ``replay_schedule`` takes it."""
+        save_schedule(self.record, path)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that goes on, in tensors, numbers, strings, lists and dictionaries."""
+        decider = self._decider
+        return {
+            "format": FORMAT,
+            "settings": describe(decider.settings),
+            "numbers": {name: getattr(decider, name) for name in NUMBERS},
+            "ratios": list(decider.rates.ratios),
+            "dampened": list(decider.rates.dampened),
+            "memory": decider.memory.to_dict(),
+            "last_gradient": [None if g is None else g.clone() for g in decider.measurer.last_gradient],
+            "observation": dict(self.observation),
+            "last_action": None if self.last_action is None else torch.from_numpy(self.last_action.copy()),
+            "record": self.record.to_tensor(),
+            "guard": self._guard.state_dict(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on where the controller that gave ``state_dict`` stood; its rate and momentum are put in force.
+
+        Raises:
+            InputError: it is the state of something else, or of a controller of another kind.
+        """
+        if state_dict.get("format") != FORMAT or "settings" not in state_dict:
+            raise InputError("this is no state of an LRController of this version: give what its state_dict() returned")
+        decider = self._decider
+        check_match(state_dict["settings"], decider.settings)
+        for name in NUMBERS:
+            setattr(decider, name, state_dict["numbers"][name])
+        decider.rates.ratios, decider.rates.dampened = list(state_dict["ratios"]), list(state_dict["dampened"])
+        decider.memory = Memory.from_dict(state_dict["memory"])
+        pairs = zip(state_dict["last_gradient"], decider.measurer.params(), strict=False)
+        decider.measurer.last_gradient = [None if g is None else g.to(p.device, copy=True) for g, p in pairs]
+        decider.observation = dict(state_dict["observation"])
+        action = state_dict["last_action"]
+        decider.last_action = None if action is None else action.cpu().numpy().copy()
+        self.record = Record.from_tensor(state_dict["record"])
+        self._guard.load_state_dict(state_dict["guard"])
+        decider.write()

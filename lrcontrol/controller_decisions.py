@@ -1,0 +1,120 @@
+"""What a controller reads from its agent and its arguments: the settings of an environment, budget and factors."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lrcontrol.agents import Agent, make_agent
+from lrcontrol.agents.base import PolicyPredictor
+from lrcontrol.envs.errors import InputError
+from lrcontrol.envs.features import Array
+from lrcontrol.envs.schedules import Schedule
+from lrcontrol.envs.settings import HOLD, Settings
+
+ASSUMED = 1000  # the budget of which half is always left where none is given
+BUDGET_FEATURES = ("budget_left", "log_steps_left")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The training steps that there will be, or None for not known: half of 1,000 steps is always left then."""
+
+    total: int | None
+
+    def moment(self, step: int) -> tuple[int, int]:
+        """Return (step, steps) for the features of the budget; what goes on past its end stands at its end."""
+        return (ASSUMED // 2, ASSUMED) if self.total is None else (min(step, self.total), self.total)
+
+    def multiplier(self, schedule: Schedule, step: int) -> float:
+        """Return a schedule's multiplier at a step; past the end of the budget, the last."""
+        total = self.total or max(ASSUMED, step + 1)
+        return schedule(min(step, total - 1), total)
+
+
+def find_agent(agent: str | Path | Agent | PolicyPredictor, hyperparameters: Sequence[str] | None) -> Agent:
+    """Return the agent, moving the momentum too where ``hyperparameters`` ask for that and it can.
+
+    Raises:
+        InputError: there is no such agent, or it moves other hyperparameters.
+    """
+    found = make_agent(agent)
+    if hyperparameters is None:
+        return found
+    wanted, moved = tuple(hyperparameters), tuple(found.needs.get("hyperparameters", ("lr",)))
+    if wanted == moved:
+        return found
+    if wanted == ("lr", "momentum") and is_dataclass(found) and getattr(found, "momentum", None) is False:
+        return replace(found, momentum=True)
+    raise InputError(f"hyperparameters {wanted}: agent {found.name!r} moves {moved}; leave them out, or choose another")
+
+
+def make_settings(
+    agent: Agent,
+    interval: int | None,
+    total_steps: int | None,
+    min_lr: float | None,
+    max_lr: float | None,
+    base_schedule: Schedule | None,
+) -> tuple[Settings, Schedule]:
+    """Return the settings that the agent and the arguments make, and the schedule that multiplies a recursive rate.
+
+    Raises:
+        InputError: a value that cannot be used, or a schedule that needs ``total_steps``.
+    """
+    values: dict[str, Any] = dict(agent.needs)
+    if interval is not None:
+        values["interval"] = interval
+    low, high = values.get("lr_limits", Settings.lr_limits)
+    values["lr_limits"] = (low if min_lr is None else float(min_lr), high if max_lr is None else float(max_lr))
+    values["steps"] = total_steps
+    over = HOLD
+    if base_schedule is not None and values.get("form", "recursive") == "recursive":
+        over = base_schedule
+    elif base_schedule is not None:
+        values["base_schedule"] = base_schedule
+    settings = Settings.make(values)
+    if total_steps is None:
+        _check_without_budget(agent, settings, over)
+    return settings, over
+
+
+def _check_without_budget(agent: Agent, settings: Settings, over: Schedule) -> None:
+    for schedule in (over, settings.base_schedule):
+        warmup = schedule.warmup
+        if warmup is None:
+            warmup = 0.1 if schedule.kind in ("warm-up", "inverse-sqrt") else 0.0
+        if schedule.kind in ("cosine", "one-cycle", "step") or 0.0 < warmup < 1.0:
+            raise InputError(
+                f"schedule {schedule.kind!r} of agent {agent.name!r} depends on the length: give total_steps"
+            )
+    read = [name for name in BUDGET_FEATURES if name in settings.features]
+    if read and settings.multipliers != (1.0,):
+        warnings.warn(
+            f"agent {agent.name!r} reads {', '.join(read)}, but total_steps is not given: it is told at every "
+            f"step that half of {ASSUMED} steps is left",
+            stacklevel=4,
+        )
+
+
+def factors(settings: Settings, action: NDArray[Any]) -> Array:
+    """Return the multipliers (H,) that the action for one run stands for.
+
+    Raises:
+        InputError: it is outside the action space.
+    """
+    action = np.asarray(action).reshape(len(settings.hyperparameters))
+    if settings.multipliers is None:
+        if not np.isfinite(action.astype(np.float64)).all():
+            raise InputError("an action is not finite")
+        return np.asarray(settings.max_factor ** np.clip(action.astype(np.float64), -1.0, 1.0))
+    index = action.astype(np.int64)
+    if ((index < 0) | (index >= len(settings.multipliers))).any():
+        raise InputError(f"an action is not in 0..{len(settings.multipliers) - 1}")
+    return np.asarray(settings.multipliers)[index]

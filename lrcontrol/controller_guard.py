@@ -1,0 +1,100 @@
+"""Carries out a rollback on a controlled run: judges each loss, keeps the last good state, goes back to it."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+from lrcontrol.controller_decider import Decider
+from lrcontrol.controller_safety import Rollback, Snapshot
+from lrcontrol.controller_state import Memory
+
+
+class Guard:
+    """Keeps losses that are no numbers from what the agent sees and, with rules, goes back to the last good state.
+
+    Args:
+        decider: the run.
+        rules: when to go back; None leaves bad losses out and does no more.
+
+    Attributes:
+        events: dictionaries of step, kind, loss, lr_before, restored_step (None if there was no going back) and lr.
+        snapshot: (step, copy, the decider's memory) of the last good state, or None.
+    """
+
+    def __init__(self, decider: Decider, rules: Rollback | None) -> None:
+        self.decider, self.rules = decider, rules
+        self.events: list[dict[str, Any]] = []
+        self.snapshot: tuple[int, Snapshot, dict[str, Any]] | None = None
+
+    def judge(self, loss: float) -> str | None:
+        """Return what is wrong with a loss, or None."""
+        memory = self.decider.memory
+        if self.rules is None or memory.history is None:
+            return None if math.isfinite(loss) else "not finite"
+        history = memory.history
+        return memory.watch.judge(self.rules, loss, float(history.fast[0]), float(history.first[0]))
+
+    def passed(self, loss: float, fast_before: float) -> None:
+        """Take in a loss that was as it should be."""
+        history = self.decider.memory.history
+        if self.rules is not None and history is not None:
+            self.decider.memory.watch.add(self.rules, loss, fast_before, history)
+
+    def keep(self) -> None:
+        """Copy the present state if it is good and the last copy is old."""
+        decider, rules = self.decider, self.rules
+        if rules is None or decider.memory.watch.drifting:
+            return
+        if self.snapshot is None or decider.step_count - self.snapshot[0] >= rules.every:
+            copy = Snapshot(decider.measurer.params(), decider.rates.optimizer, rules.module)
+            self.snapshot = decider.step_count, copy, decider.memory.to_dict()
+
+    def handle(self, kind: str, loss: float) -> None:
+        """Record what went wrong, and go back and lower the rate where that was asked for and can be done."""
+        decider = self.decider
+        event = {"step": decider.step_count, "kind": kind, "loss": loss, "lr_before": decider.memory.lr}
+        event["restored_step"] = None
+        if self.rules is not None:
+            event["restored_step"] = self._go_back(self.rules)
+        elif not self.events:
+            warnings.warn(
+                f"the loss is {loss} at step {decider.step_count}: it is left out and the rate stays; rollback=True "
+                f"would go back to the last good state",
+                stacklevel=4,
+            )
+        self.events.append({**event, "lr": decider.memory.lr})
+
+    def _go_back(self, rules: Rollback) -> int | None:
+        """Return the step gone back to; the gradients, which are of no use any more, are dropped in any case."""
+        decider, params = self.decider, self.decider.measurer.params()
+        for param in params:
+            param.grad = None
+        if self.snapshot is None:
+            return None
+        step, copy, memory = self.snapshot
+        copy.restore(params, decider.rates.optimizer, rules.module)
+        level = decider.clip(min(decider.memory.level, memory["level"]) * rules.factor)
+        decider.memory = Memory.from_dict(memory)
+        decider.memory.level = memory["level"] = level  # the next time, from there
+        decider.scale *= rules.factor
+        decider.measurer.last_gradient = []
+        decider.set_rate()
+        return step
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return events and snapshot."""
+        snapshot = None
+        if self.snapshot is not None:
+            step, copy, memory = self.snapshot
+            snapshot = {"step": step, "memory": dict(memory), **copy.state_dict()}
+        return {"events": [dict(event) for event in self.events], "snapshot": snapshot}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take events and, with rules, the snapshot of ``state_dict``."""
+        self.events, self.snapshot = [dict(event) for event in state["events"]], None
+        found = state["snapshot"]
+        if self.rules is not None and found is not None:
+            copy = Snapshot.from_state_dict(found, self.decider.measurer.params())
+            self.snapshot = found["step"], copy, dict(found["memory"])

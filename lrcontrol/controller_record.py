@@ -1,0 +1,144 @@
+"""What a controlled run did: kept, written as a file, replayed as a plain schedule, logged and drawn."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from array import array
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from lrcontrol.controller_rates import Rates
+from lrcontrol.envs.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLUMNS = ("step", "loss", "lr", "momentum")
+FORMAT = 1
+
+
+class Record:
+    """The training steps of a run: step, loss, lr and momentum, 32 bytes a step; NaN for what there was not."""
+
+    def __init__(self) -> None:
+        self._columns = {name: array("d") for name in COLUMNS}
+
+    def __len__(self) -> int:
+        return len(self._columns["step"])
+
+    def __getitem__(self, column: str) -> list[float]:
+        return self._columns[column].tolist()
+
+    def add(self, *row: float) -> None:
+        """Append a row, in the order of ``COLUMNS``."""
+        for column, value in zip(self._columns.values(), row, strict=True):
+            column.append(value)
+
+    def to_tensor(self) -> Tensor:
+        """Return all rows (N, 4), float64."""
+        return torch.tensor([list(column) for column in self._columns.values()], dtype=torch.float64).T.contiguous()
+
+    @classmethod
+    def from_tensor(cls, rows: Tensor) -> Record:
+        """Return the record of rows (N, 4)."""
+        record = cls()
+        for name, values in zip(COLUMNS, rows.double().cpu().T.tolist(), strict=True):
+            record._columns[name].extend(values)
+        return record
+
+    def write_csv(self, path: str | Path) -> None:
+        """Write a line for each step, numbers in full."""
+        with Path(path).open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(COLUMNS)
+            for row in zip(*self._columns.values(), strict=True):
+                writer.writerow([int(row[0]), *(repr(value) for value in row[1:])])
+
+    def write_tensorboard(self, writer: Any, prefix: str = "lrcontrol/", start: int = 0) -> None:
+        """Give the steps from ``start`` on to a ``SummaryWriter``, or anything with its ``add_scalar``."""
+        for step, *values in list(zip(*self._columns.values(), strict=True))[start:]:
+            for name, value in zip(COLUMNS[1:], values, strict=True):
+                if math.isfinite(value):
+                    writer.add_scalar(prefix + name, value, int(step))
+
+    def figure(self, path: str | Path | None = None) -> Figure:
+        """Return the figure of loss, lr and momentum over the steps, and write it where a path is given."""
+        return plot_record({name: self[name] for name in COLUMNS}, path)
+
+
+def plot_record(source: str | Path | Mapping[str, Sequence[float]], path: str | Path | None = None) -> Figure:
+    """Return the figure of a recorded run: its columns, or the file of them (``.csv`` or a saved schedule).
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    from matplotlib.figure import Figure
+
+    columns = read_schedule(source) if isinstance(source, str | Path) else source
+    has_momentum = any(math.isfinite(value) for value in columns["momentum"])
+    shown = ["loss", "lr"] + (["momentum"] if has_momentum else [])
+    figure = Figure(figsize=(7.0, 1.0 + 1.8 * len(shown)), layout="constrained")
+    panels = figure.subplots(len(shown), 1, sharex=True)
+    for panel, name in zip(panels, shown, strict=True):
+        panel.plot(columns["step"], columns[name], linewidth=1.0)
+        panel.set_ylabel({"loss": "minibatch loss", "lr": "learning rate", "momentum": "momentum"}[name])
+        panel.grid(alpha=0.3)
+        if name != "momentum" and min(columns[name], default=0.0) > 0.0:
+            panel.set_yscale("log")
+    panels[-1].set_xlabel("training step")
+    if path is not None:
+        figure.savefig(path, dpi=120)
+    return figure
+
+
+def save_schedule(record: Record, path: str | Path) -> None:
+    """Write the schedule that a run took: ``.csv`` as a table, anything else as JSON."""
+    if Path(path).suffix == ".csv":
+        record.write_csv(path)
+        return
+    columns = {name: [v if math.isfinite(v) else None for v in record[name]] for name in COLUMNS}  # JSON has no NaN
+    Path(path).write_text(json.dumps({"format": FORMAT, **columns}, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_schedule(path: str | Path) -> dict[str, list[float]]:
+    """Return the columns of a file of ``save_schedule``.
+
+    Raises:
+        InputError: there is no such file, or it holds something else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"there is no schedule {str(path)!r}: controller.save_schedule(path) writes one")
+    try:
+        if path.suffix == ".csv":
+            with path.open(newline="", encoding="utf-8") as file:
+                rows = list(csv.DictReader(file))
+            return {name: [float(row[name]) for row in rows] for name in COLUMNS}
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {name: [float("nan") if v is None else float(v) for v in found[name]] for name in COLUMNS}
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{str(path)!r} is no recorded schedule ({type(error).__name__}: {error})") from error
+
+
+def replay_schedule(optimizer: Optimizer, path: str | Path) -> LambdaLR:
+    """Return a plain ``LambdaLR`` that takes the rates of a recorded run; call its ``step`` after ``optimizer.step``.
+
+    The reference group (the first with a rate) gets the recorded rates, the others keep their ratio to it; after the
+    last recorded step the last rate holds. Momentum is not replayed.
+
+    Raises:
+        InputError: the file cannot be read or is empty, or a group has no rate.
+    """
+    rates = read_schedule(path)["lr"]
+    if not rates:
+        raise InputError(f"the schedule {str(path)!r} holds no steps")
+    start = Rates(optimizer).lr
+    return LambdaLR(optimizer, lambda step: rates[min(step, len(rates) - 1)] / start)

@@ -1,0 +1,162 @@
+"""Safety: notices a loss that is not finite or has run away, and takes model and optimizer back to before it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lrcontrol.controller_rates import unwrapped
+from lrcontrol.envs.errors import InputError
+from lrcontrol.envs.features import LossHistory
+
+SPREAD = 0.03  # weight of the newest deviation of the loss from its fast average
+DEVIATIONS = 8.0  # that many mean deviations above the fast average is no noise of the minibatches
+WARM_UP, EARLY = 10, 3.0  # of so many first losses only one above so many times the first is a spike
+
+
+@dataclass(frozen=True)
+class Rollback:
+    """When to go back, and to what.
+
+    A loss is a spike if it is above its fast average by 8 mean deviations from it, and by ``spike`` of the first loss;
+    it drifts if its fast average has been above its best by half of both for ``window`` steps. The share of the first
+    loss keeps the single hard minibatch of a run that has almost no loss left from being taken for a spike.
+
+    Args:
+        every: steps from one copy of the last good state to the next. The copy, parameters and the optimizer's state,
+            stays on their device: with SGD as much memory as the parameters, with momentum twice, with Adam three times
+            as much. It is part of ``state_dict`` too.
+        factor: what the rate is multiplied by when going back, below 1.
+        spike: how far above its fast average a loss may be, as a share of the first loss, above 0.
+        window: steps that the fast average may stay above its best.
+        module: a module whose buffers (running statistics) are copied and put back too.
+
+    Raises:
+        InputError: a value that cannot be used.
+    """
+
+    every: int = 50
+    factor: float = 0.5
+    spike: float = 0.2
+    window: int = 100
+    module: nn.Module | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("every", "window"):
+            if getattr(self, name) < 1:
+                raise InputError(f"rollback: {name} {getattr(self, name)} is not positive")
+        if not 0.0 < self.factor < 1.0:
+            raise InputError(f"rollback: factor {self.factor} is not between 0 and 1")
+        if not 0.0 < self.spike < math.inf:
+            raise InputError(f"rollback: spike {self.spike} is not above 0")
+
+
+@dataclass
+class Watch:
+    """What it takes to tell noise from running away; plain numbers, all of them part of the controller's state."""
+
+    spread: float = 0.0
+    seen: int = 0
+    drifting: int = 0
+
+    def judge(self, rules: Rollback, loss: float, fast: float, first: float) -> str | None:
+        """Return ``not finite``, ``spike`` or ``drift``, or None for a loss as it should be.
+
+        Args:
+            rules: the limits.
+            loss: the newest, which ``fast`` does not hold yet.
+            fast: its fast running average before.
+            first: the first loss of the run.
+        """
+        if not math.isfinite(loss):
+            return "not finite"
+        if self.seen < WARM_UP:
+            return "spike" if self.seen and loss > first + (EARLY - 1.0) * abs(first) else None
+        if loss > fast + max(DEVIATIONS * self.spread, rules.spike * abs(first)):
+            return "spike"
+        return "drift" if self.drifting >= rules.window else None
+
+    def add(self, rules: Rollback, loss: float, fast_before: float, past: LossHistory) -> None:
+        """Take in a loss that passed, the fast average before it, and the history with it."""
+        fast, best, first = (float(values[0]) for values in (past.fast, past.best, past.first))
+        deviation = abs(loss - fast_before)
+        self.spread = deviation if self.seen < 2 else SPREAD * deviation + (1.0 - SPREAD) * self.spread
+        self.seen += 1
+        above = fast > best + 0.5 * max(DEVIATIONS * self.spread, rules.spike * abs(first))
+        self.drifting = self.drifting + 1 if above else 0
+
+
+class Snapshot:
+    """A copy of parameters, buffers and the optimizer's state.
+
+    Args:
+        params: in the order of the optimizer's groups.
+        optimizer: whose state of them is copied.
+        module: whose buffers are copied, or None.
+    """
+
+    def __init__(self, params: Sequence[Tensor], optimizer: Optimizer, module: nn.Module | None) -> None:
+        states = unwrapped(optimizer).state
+        self.params = [param.detach().clone() for param in params]
+        self.buffers = [] if module is None else [buffer.detach().clone() for buffer in module.buffers()]
+        self.states = [_copy(states.get(param, {})) for param in params]
+
+    @property
+    def bytes(self) -> int:
+        """The memory that the copy takes."""
+        tensors = self.params + self.buffers + [v for state in self.states for v in state.values()]
+        return sum(value.nbytes for value in tensors if isinstance(value, Tensor))
+
+    @torch.no_grad()
+    def restore(self, params: Sequence[Tensor], optimizer: Optimizer, module: nn.Module | None) -> None:
+        """Put everything back, in place."""
+        states = unwrapped(optimizer).state
+        for param, value, state in zip(params, self.params, self.states, strict=True):
+            param.copy_(value)
+            if state:
+                _put_back(states[param], state)
+            else:
+                states.pop(param, None)
+        for buffer, value in zip([] if module is None else module.buffers(), self.buffers, strict=True):
+            buffer.copy_(value)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the copy as lists and dictionaries of tensors; not copied again."""
+        return {"params": self.params, "buffers": self.buffers, "states": self.states}
+
+    @classmethod
+    def from_state_dict(cls, state: dict[str, Any], params: Sequence[Tensor]) -> Snapshot:
+        """Return the snapshot of a ``state_dict``, on the devices of the parameters.
+
+        Raises:
+            InputError: it is of other parameters.
+        """
+        shapes = [tuple(value.shape) for value in state["params"]]
+        if shapes != [tuple(param.shape) for param in params]:
+            raise InputError("the rollback state is of a model with other parameters: load it with the model it is of")
+        made = cls.__new__(cls)
+        made.params = [value.to(param.device, copy=True) for value, param in zip(state["params"], params, strict=True)]
+        made.buffers = [value.clone() for value in state["buffers"]]
+        made.states = [_copy(entries) for entries in state["states"]]
+        return made
+
+
+def _copy(state: dict[str, Any]) -> dict[str, Any]:
+    return {name: value.detach().clone() if isinstance(value, Tensor) else value for name, value in state.items()}
+
+
+def _put_back(now: dict[str, Any], kept: dict[str, Any]) -> None:
+    for name in [name for name in now if name not in kept]:
+        del now[name]
+    for name, value in kept.items():
+        present = now.get(name)
+        if isinstance(value, Tensor) and isinstance(present, Tensor) and present.shape == value.shape:
+            present.copy_(value)
+        else:
+            now[name] = value.detach().clone() if isinstance(value, Tensor) else value

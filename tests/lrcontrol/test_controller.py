@@ -1,0 +1,597 @@
+"""The controller on torch optimizers: what it reads and writes, how it resumes, records, and what it refuses."""
+
+import csv
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from test_controller_parity import MULTIPLIERS, exact_loss, random_agent
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from lrcontrol.agents import make_agent
+from lrcontrol.controller import LRController
+from lrcontrol.controller_measures import Measurer
+from lrcontrol.controller_rates import Rates
+from lrcontrol.controller_record import plot_record, read_schedule, replay_schedule
+from lrcontrol.envs import InputError, Schedule
+
+ALL_MEASURES = frozenset({"grad_sq", "grad_dot_memory", "memory_sq", "grad_dot_update", "update_sq", "param_sq"})
+
+
+class Lion(torch.optim.Optimizer):
+    """A third party's optimizer: its update is unknown to the controller."""
+
+    def __init__(self, params, lr=1e-3, betas=(0.9, 0.99)):
+        super().__init__(params, {"lr": lr, "betas": betas})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                m = self.state[p].setdefault("exp_avg", torch.zeros_like(p))
+                first, second = group["betas"]
+                p.sub_(group["lr"] * torch.lerp(p.grad, m, first).sign())
+                m.lerp_(p.grad, 1.0 - second)
+
+
+def data(seed=0, rows=64):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(rows, 8, generator=generator)
+    return x, (x.sum(dim=1) > 0).long()
+
+
+def model(seed=0):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 2))
+
+
+def run(net, opt, controller, steps, first=0, on_loss=lambda step, loss: loss):
+    """Train on minibatches that depend on the step alone."""
+    losses = []
+    for step in range(first, first + steps):
+        x, y = data(step)
+        opt.zero_grad()
+        loss = on_loss(step, exact_loss(net(x), y))
+        loss.backward()
+        controller.step(loss, closure=lambda x=x, y=y: exact_loss(net(x), y))
+        opt.step()
+        losses.append(float(loss.detach()))
+    return losses
+
+
+def small(lr=0.1, **arguments):
+    net = model()
+    opt = torch.optim.SGD(net.parameters(), lr=lr, **arguments)
+    return net, opt
+
+
+OPTIMIZERS = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.1),
+    "sgd-momentum": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, dampening=0.9),
+    "sgd-torch": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
+    "sgd-nesterov": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True),
+    "sgd-decay": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.5, dampening=0.1, weight_decay=0.1),
+    "sgd-maximize": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, maximize=True),
+    "adam": lambda p: torch.optim.Adam(p, lr=0.01),
+    "adam-l2": lambda p: torch.optim.Adam(p, lr=0.01, weight_decay=0.1),
+    "adam-amsgrad": lambda p: torch.optim.Adam(p, lr=0.01, amsgrad=True, eps=1e-3),
+    "adamw": lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=0.1),
+    "adamw-single": lambda p: torch.optim.AdamW(p, lr=0.01, foreach=False, maximize=True),
+}
+UNKNOWN = {
+    "rmsprop": lambda p: torch.optim.RMSprop(p, lr=0.01),
+    "rmsprop-momentum": lambda p: torch.optim.RMSprop(p, lr=0.01, momentum=0.9),
+    "nadam": lambda p: torch.optim.NAdam(p, lr=0.01),
+    "radam": lambda p: torch.optim.RAdam(p, lr=0.01),
+    "adagrad": lambda p: torch.optim.Adagrad(p, lr=0.01),
+    "lion": lambda p: Lion(p, lr=0.01),
+    "muon": lambda p: torch.optim.Muon([q for q in p if q.ndim == 2], lr=0.01),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_update_is_what_the_optimizer_then_steps_along(name):
+    net = model()
+    opt = OPTIMIZERS[name](net.parameters())
+    measurer = Measurer(Rates(opt), True)
+    for step in range(6):
+        x, y = data(step)
+        opt.zero_grad()
+        exact_loss(net(x), y).backward()
+        measures = measurer.measure(ALL_MEASURES)
+        expected = torch.cat([update.reshape(-1) for _, update in measurer.updates()]).double()
+        before = torch.cat([p.detach().reshape(-1) for p in net.parameters()]).double()
+        g = torch.cat([p.grad.reshape(-1) for p in net.parameters()]).double()
+        measurer.remember_gradient()
+        opt.step()
+        after = torch.cat([p.detach().reshape(-1) for p in net.parameters()]).double()
+        moved = (before - after) / opt.param_groups[0]["lr"]
+        torch.testing.assert_close(expected, moved, rtol=1e-3, atol=2e-5 * float(moved.abs().max()))
+        assert measures["update_sq"] == pytest.approx(float(expected @ expected), rel=1e-5)
+        assert measures["grad_dot_update"] == pytest.approx(float(g @ expected), rel=1e-4, abs=1e-7)
+        assert measures["grad_sq"] == pytest.approx(float(g @ g), rel=1e-5)
+        assert measures["param_sq"] == pytest.approx(float(before @ before), rel=1e-5)
+        assert math.isnan(measures["memory_sq"]) == (step == 0)
+    assert bool(measurer.last_gradient) == (name == "sgd")
+
+
+@pytest.mark.parametrize("name", [*OPTIMIZERS, *UNKNOWN])
+@pytest.mark.parametrize("agent", ["hillclimb:factor=1.5", "trained"])
+def test_every_optimizer_can_be_controlled(name, agent):
+    net = model()
+    opt = (OPTIMIZERS | UNKNOWN)[name](list(net.parameters()))
+    start = opt.param_groups[0]["lr"]
+    controller = LRController(opt, random_agent() if agent == "trained" else agent, total_steps=20)
+    run(net, opt, controller, 8)
+    assert opt.param_groups[0]["lr"] == controller.lr != start
+    assert all(math.isfinite(value) for value in controller.observation.values())
+
+
+def test_large_and_small_parameters_are_measured_whole_and_sparse_or_missing_gradients_do_not_matter():
+    embedding = nn.Embedding(40_000, 8, sparse=True)
+    unused, big = nn.Parameter(torch.ones(3)), nn.Parameter(torch.full((300_000,), 0.5))
+    opt = torch.optim.SGD([{"params": [*embedding.parameters(), unused]}, {"params": [big], "lr": 0.3}], lr=0.1)
+    loss = embedding(torch.tensor([1, 1, 7])).sum() + big.sum()
+    loss.backward()
+    measures = Measurer(Rates(opt), False).measure(ALL_MEASURES)
+    g = torch.cat([embedding.weight.grad.to_dense().reshape(-1), big.grad]).double()
+    assert measures["grad_sq"] == pytest.approx(float(g @ g), rel=1e-6)
+    assert measures["grad_dot_update"] == pytest.approx(float(g[:320_000] @ g[:320_000]) + 3.0 * 300_000, rel=1e-6)
+    controller = LRController(opt, random_agent(), total_steps=5)
+    controller.step(loss)
+    opt.step()
+    assert controller.get_last_lr()[1] == pytest.approx(3.0 * controller.get_last_lr()[0])
+
+
+@pytest.mark.parametrize("name", ["sgd", "sgd-momentum", "adamw"])
+def test_a_sample_of_a_large_model_measures_about_the_same(name):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(8, 1000), nn.Tanh(), nn.Linear(1000, 600), nn.Tanh(), nn.Linear(600, 2))
+    opt = OPTIMIZERS[name](net.parameters())
+    whole, sampled = Measurer(Rates(opt), True), Measurer(Rates(opt), True, sample=60_000)
+    for step in range(3):
+        x, y = data(step)
+        opt.zero_grad()
+        exact_loss(net(x), y).backward()
+        expected, found = whole.measure(ALL_MEASURES), sampled.measure(ALL_MEASURES)
+        whole.remember_gradient()
+        sampled.remember_gradient()
+        opt.step()
+    for measure in ("grad_sq", "update_sq", "param_sq", "memory_sq"):
+        assert found[measure] == pytest.approx(expected[measure], rel=0.1)
+    assert found["grad_dot_update"] == pytest.approx(expected["grad_dot_update"], rel=0.2)
+    _, opt = small()
+    with pytest.raises(InputError, match="sample 0"):
+        LRController(opt, sample=0)
+
+
+def test_without_any_gradient_nothing_breaks():
+    _, opt = small()
+    controller = LRController(opt, random_agent(), total_steps=5)
+    controller.step(1.0)
+    assert controller.observation["grad_sq_over_loss"] == 0.0
+    assert controller.observation["log_loss"] == 0.0
+
+
+@pytest.mark.parametrize("loss", [0.5, torch.tensor(0.5), torch.tensor([0.5]), np.float32(0.5), np.array(0.5)])
+def test_a_loss_is_any_one_number(loss):
+    _, opt = small()
+    controller = LRController(opt, "bandit")
+    controller.step(loss)
+    assert controller.record["loss"] == [0.5]
+
+
+@pytest.mark.parametrize("loss", [torch.ones(2), "high", [1.0, 2.0]])
+def test_what_is_no_one_number_is_refused(loss):
+    _, opt = small()
+    with pytest.raises(InputError, match="the loss is a"):
+        LRController(opt, "bandit").step(loss)
+
+
+def test_it_is_a_scheduler_that_does_nothing_without_a_loss():
+    _, opt = small()
+    controller = LRController(opt)
+    assert isinstance(controller, ReduceLROnPlateau)
+    assert isinstance(controller, LRScheduler)
+    controller.step()
+    controller.step(None)
+    assert controller.get_last_lr() == [0.1] == [opt.param_groups[0]["lr"]]
+    assert controller.step_count == 0
+
+
+def test_the_action_sets_the_rate_of_the_step_to_come_and_the_interval_is_kept():
+    net, opt = small()
+    controller = LRController(opt, "hillclimb:factor=2", interval=3)
+    run(net, opt, controller, 9)
+    rates = controller.record["lr"]
+    assert rates[0] in (0.05, 0.2)
+    assert rates[0] == rates[1] == rates[2] != rates[3] == rates[4] == rates[5] != rates[6]
+    assert controller.forward_passes == 6
+    assert set(controller.logs()) == {"lr", "momentum", "probe_slope"}
+
+
+def test_groups_keep_their_ratios_and_tensors_are_written_in_place():
+    net = model()
+    first, second = torch.tensor(0.1), torch.tensor(0.02)
+    groups = [{"params": net[0].parameters(), "lr": first}, {"params": net[2].parameters(), "lr": second}]
+    opt = torch.optim.AdamW(groups)
+    controller = LRController(opt, "hillclimb:factor=2", max_lr=0.5)
+    run(net, opt, controller, 5)
+    assert opt.param_groups[0]["lr"] is first
+    assert opt.param_groups[1]["lr"] is second
+    assert float(first) == pytest.approx(controller.lr)
+    assert float(second) == pytest.approx(0.2 * float(first))
+    added = nn.Parameter(torch.zeros(2))
+    opt.add_param_group({"params": [added], "lr": torch.tensor(3.0 * controller.lr)})
+    run(net, opt, controller, 2)
+    assert controller.get_last_lr()[2] == pytest.approx(3.0 * controller.lr)
+
+
+def test_limits_hold():
+    net, opt = small()
+    controller = LRController(opt, "bandit:arms=multipliers,every=1", min_lr=0.08, max_lr=0.12)
+    run(net, opt, controller, 30)
+    rates = controller.record["lr"]
+    assert min(rates) == 0.08
+    assert max(rates) == 0.12
+
+
+def test_momentum_is_moved_and_dampening_with_it_where_it_was_equal():
+    for dampening, moves in ((0.9, True), (0.0, False)):
+        net, opt = small(momentum=0.9, dampening=dampening)
+        controller = LRController(opt, "hillclimb:factor=1.5", hyperparameters=("lr", "momentum"))
+        run(net, opt, controller, 3)
+        group = opt.param_groups[0]
+        assert group["momentum"] == controller.momentum != 0.9
+        assert group["dampening"] == (controller.momentum if moves else dampening)
+        assert controller.forward_passes == 9
+
+
+def test_a_schedule_multiplies_a_recursive_rate_and_replaces_an_anchored_agents():
+    net, opt = small()
+    warm = LRController(opt, "bandit:arms=multipliers,seed=1", base_schedule=Schedule("warm-up", warmup=4))
+    assert warm.get_last_lr() == pytest.approx([0.025])
+    run(net, opt, warm, 6)
+    net, opt = small()
+    bare = LRController(opt, "bandit:arms=multipliers,seed=1")
+    run(net, opt, bare, 3)
+    assert warm.record["lr"][:3] == pytest.approx(np.multiply(bare.record["lr"], (0.25, 0.5, 0.75)))
+    net, opt = small()
+    anchored = LRController(opt, "constant", base_schedule="cosine", total_steps=10)
+    run(net, opt, anchored, 12)
+    expected = [0.05 * (1.0 + math.cos(math.pi * min(t, 9) / 10)) for t in range(12)]
+    assert anchored.record["lr"] == pytest.approx(expected)
+
+
+def test_without_total_steps_half_of_an_assumed_budget_is_always_left_and_it_is_said():
+    net, opt = small()
+    with pytest.warns(UserWarning, match="half of 1000 steps"):
+        controller = LRController(opt, random_agent())
+    run(net, opt, controller, 3)
+    assert controller.observation["budget_left"] == 0.5
+    with pytest.raises(InputError, match="give total_steps"):
+        LRController(opt, "schedule:kind=cosine")
+
+
+def test_another_scheduler_that_undoes_the_controller_is_noticed():
+    net, opt = small()
+    other = torch.optim.lr_scheduler.LambdaLR(opt, lambda step: 1.0)
+    controller = LRController(opt, "hillclimb")
+    run(net, opt, controller, 1)
+    other.step()
+    with pytest.warns(UserWarning, match="another scheduler"):
+        run(net, opt, controller, 1, first=1)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("agent", ["hillclimb:factor=2", "trained"])
+def test_parameters_of_other_types_are_controlled_too(dtype, agent):
+    net = model().to(dtype)
+    opt = torch.optim.AdamW(net.parameters(), lr=0.01)
+    controller = LRController(opt, random_agent() if agent == "trained" else agent, total_steps=5)
+    for step in range(3):
+        x, y = data(step)
+        opt.zero_grad()
+        loss = nn.functional.cross_entropy(net(x.to(dtype)).float(), y)
+        loss.backward()
+        controller.step(loss, closure=lambda x=x, y=y: nn.functional.cross_entropy(net(x.to(dtype)).float(), y))
+        opt.step()
+    assert controller.lr != 0.01
+
+
+def test_a_probe_leaves_parameters_and_random_state_as_they_were():
+    net = nn.Sequential(nn.Linear(8, 16), nn.Dropout(0.5), nn.Linear(16, 2))
+    opt = torch.optim.AdamW(net.parameters(), lr=0.01)
+    controller = LRController(opt, "hillclimb:factor=2,momentum=true")
+    x, y = data()
+    seen = []
+
+    def closure():
+        seen.append(float(exact_loss(net(x), y)))
+        return seen[-1]
+
+    for _ in range(2):
+        opt.zero_grad()
+        loss = exact_loss(net(x), y)
+        loss.backward()
+        before = [p.detach().clone() for p in net.parameters()]
+        state = torch.get_rng_state()
+        controller.step(loss, closure=closure)
+        assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
+        assert torch.equal(state, torch.get_rng_state())
+        opt.step()
+    controller = LRController(torch.optim.SGD(net.parameters(), lr=1e-12), "hillclimb:factor=1.0001")
+    exact_loss(net(x), y).backward()
+    controller.step(1.0, closure=closure)
+    assert seen[-1] == seen[-2]  # the same dropout masks, and steps too small to see
+
+    def broken():
+        raise RuntimeError("out of memory")
+
+    before = [p.detach().clone() for p in net.parameters()]
+    with pytest.raises(RuntimeError, match="out of memory"):
+        controller.step(1.0, closure=broken)
+    assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("agent", ["hillclimb:factor=2", "hillclimb:factor=2,momentum=true"])
+def test_a_rate_whose_steps_float32_cannot_see_is_raised_all_the_same(agent):
+    net, opt = small(lr=1e-9, momentum=0.9, dampening=0.9)
+    controller = LRController(opt, agent)
+    for step in range(60):
+        x, y = data(step)
+        opt.zero_grad()
+        loss = nn.functional.cross_entropy(net(x), y)
+        loss.backward()
+        controller.step(loss, closure=lambda x=x, y=y: nn.functional.cross_entropy(net(x), y))
+        opt.step()
+    assert controller.record["lr"][:8] == pytest.approx([2e-9 * 2.0**step for step in range(8)])
+    assert controller.lr > 0.01
+
+
+def test_called_after_the_step_it_lags_by_one():
+    net, opt = small()
+    controller = LRController(opt, "bandit:arms=multipliers")
+    for step in range(4):
+        x, y = data(step)
+        opt.zero_grad()
+        loss = exact_loss(net(x), y)
+        loss.backward()
+        opt.step()
+        controller.step(loss)
+    assert controller.record["loss"][-1] == float(loss.detach())
+
+
+def test_scaled_gradients_are_unscaled_first():
+    net, opt = small()
+    plain, other = small()
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    scaled, bare = (LRController(o, random_agent(), total_steps=9) for o in (opt, other))
+    for step in range(4):
+        x, y = data(step)
+        opt.zero_grad()
+        with torch.autocast("cpu", enabled=False):
+            loss = exact_loss(net(x), y)
+        scaler.scale(loss).backward()
+        scaler.unscale_(opt)
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 100.0)
+        scaled.step(loss)
+        scaler.step(opt)
+        scaler.update()
+        run(plain, other, bare, 1, first=step)
+    assert scaled.record["lr"] == pytest.approx(bare.record["lr"], rel=1e-6)
+
+
+def test_accumulated_gradients_and_bfloat16_autocast():
+    net, opt = small()
+    controller = LRController(opt, random_agent(), total_steps=9)
+    for step in range(3):
+        opt.zero_grad()
+        losses = []
+        for part in range(4):
+            x, y = data(4 * step + part)
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                loss = torch.nn.functional.cross_entropy(net(x), y)
+            (loss / 4).backward()
+            losses.append(loss.detach())
+        controller.step(torch.stack(losses).mean())
+        opt.step()
+    assert controller.step_count == 3
+
+
+# ---- resume
+
+
+AGENTS = {
+    "hillclimb": "hillclimb:factor=1.3",
+    "hillclimb-momentum": "hillclimb:factor=1.3,momentum=true,every=2",
+    "bandit": "bandit:highest=0.3",
+    "bandit-linucb": "bandit:policy=linucb,highest=0.3",
+    "trained": random_agent(interval=2),
+    "trained-lstm": random_agent(units=8, momentum=True, multipliers=MULTIPLIERS),
+    "cosine": "schedule:kind=cosine",
+}
+BASES = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.1),
+    "momentum": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, dampening=0.9),
+    "adamw": lambda p: torch.optim.AdamW(p, lr=0.01),
+}
+
+
+@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize("agent", AGENTS)
+def test_stop_save_load_continue_equals_never_having_stopped_bit_for_bit(agent, base, tmp_path):
+    def make():
+        net = model()
+        opt = BASES[base](net.parameters())
+        return net, opt, LRController(opt, AGENTS[agent], total_steps=40, rollback=True)
+
+    if base == "sgd" and "momentum" in make_agent(AGENTS[agent]).needs.get("hyperparameters", ()):
+        base = "momentum"
+    net, opt, controller = make()
+    losses = run(net, opt, controller, 30)
+    net, opt, controller = make()
+    run(net, opt, controller, 13)
+    torch.save([net.state_dict(), opt.state_dict(), controller.state_dict()], tmp_path / "state.pt")
+    net, opt, controller = make()
+    run(net, opt, controller, 2)  # whatever was before does not matter
+    for part, state in zip((net, opt, controller), torch.load(tmp_path / "state.pt", weights_only=True), strict=True):
+        part.load_state_dict(state)
+    assert len(controller.record) == controller.step_count == 13
+    assert run(net, opt, controller, 17, first=13) == losses[13:]
+    whole, optimizer, straight = make()
+    assert run(whole, optimizer, straight, 30) == losses
+    assert straight.record["lr"] == controller.record["lr"]
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), net.parameters(), strict=True))
+
+
+def test_a_state_of_another_controller_is_refused():
+    _, opt = small()
+    state = LRController(opt, "hillclimb").state_dict()
+    with pytest.raises(InputError, match="with features"):
+        LRController(opt, "bandit").load_state_dict(state)
+    with pytest.raises(InputError, match="no state of an LRController"):
+        LRController(opt, "bandit").load_state_dict({"factor": 0.1})
+
+
+# ---- record and replay
+
+
+@pytest.mark.parametrize("suffix", ["json", "csv"])
+def test_a_recorded_run_replays_as_a_plain_lambdalr(suffix, tmp_path):
+    net, opt = small(momentum=0.9)
+    controller = LRController(opt, "hillclimb:factor=1.3")
+    losses = run(net, opt, controller, 12)
+    controller.save_schedule(tmp_path / f"run.{suffix}")
+    net, opt = small(momentum=0.9)
+    schedule = replay_schedule(opt, tmp_path / f"run.{suffix}")
+    assert type(schedule) is torch.optim.lr_scheduler.LambdaLR
+    again = []
+    for step in range(12):
+        x, y = data(step)
+        opt.zero_grad()
+        loss = exact_loss(net(x), y)
+        loss.backward()
+        opt.step()
+        schedule.step()
+        again.append(float(loss.detach()))
+    assert again == pytest.approx(losses, rel=1e-6)
+    assert opt.param_groups[0]["lr"] == pytest.approx(controller.lr)
+    columns = read_schedule(tmp_path / f"run.{suffix}")
+    assert columns["loss"] == losses
+    assert columns["momentum"] == [0.9] * 12
+
+
+def test_what_is_no_schedule_is_refused(tmp_path):
+    _, opt = small()
+    (tmp_path / "a.json").write_text("{}")
+    (tmp_path / "b.json").write_text(json.dumps({"step": [], "loss": [], "lr": [], "momentum": []}))
+    for name, complaint in (("a.json", "no recorded"), ("b.json", "no steps"), ("c.json", "there is no schedule")):
+        with pytest.raises(InputError, match=complaint):
+            replay_schedule(opt, tmp_path / name)
+
+
+def test_a_run_is_drawn_and_logged_in_one_call(tmp_path):
+    net, opt = small(momentum=0.9)
+    controller = LRController(opt, "bandit")
+    run(net, opt, controller, 5, on_loss=lambda step, loss: loss)
+    figure = controller.record.figure(tmp_path / "run.png")
+    assert [axes.get_ylabel() for axes in figure.axes] == ["minibatch loss", "learning rate", "momentum"]
+    assert (tmp_path / "run.png").stat().st_size > 5000
+    controller.record.write_csv(tmp_path / "run.csv")
+    with (tmp_path / "run.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["0", "1", "2", "3", "4"]
+    assert len(plot_record(tmp_path / "run.csv").axes) == 3
+    calls = []
+
+    class Writer:
+        def add_scalar(self, *arguments):
+            calls.append(arguments)
+
+    controller.record.write_tensorboard(Writer(), start=3)
+    assert [(name, step) for name, _, step in calls[:3]] == [
+        ("lrcontrol/loss", 3),
+        ("lrcontrol/lr", 3),
+        ("lrcontrol/momentum", 3),
+    ]
+
+
+# ---- what is refused
+
+
+def test_groups_without_a_rate_are_named_with_their_optimizer():
+    class Strange(torch.optim.Optimizer):
+        def __init__(self, params):
+            super().__init__(params, {"step_size": 0.1})
+
+    with pytest.raises(InputError, match="parameter group 0 of Strange has no 'lr'"):
+        LRController(Strange(model().parameters()))
+    with pytest.raises(InputError, match=r"a list is no torch\.optim"):
+        LRController([])
+    net = model()
+    with pytest.raises(InputError, match="all parameter groups have lr 0"):
+        LRController(torch.optim.SGD(net.parameters(), lr=0.0))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ({"agent": "hilclimb"}, "did you mean 'hillclimb'"),
+        ({"interval": 0}, "interval 0"),
+        ({"min_lr": 1.0, "max_lr": 0.1}, "lr_limits"),
+        ({"min_lr": 1.0}, "not within 1"),
+        ({"total_steps": 0}, "steps 0"),
+        ({"base_schedule": "cosin"}, "did you mean 'cosine'"),
+        ({"base_schedule": "cosine"}, "give total_steps"),
+        ({"agent": "constant", "hyperparameters": ("lr", "momentum")}, "moves"),
+        ({"agent": "bandit", "hyperparameters": ("lr", "momentum")}, "arms=rates"),
+    ],
+)
+def test_arguments_that_cannot_be_used_are_named(arguments, complaint):
+    _, opt = small()
+    with pytest.raises(InputError, match=complaint):
+        LRController(opt, **arguments)
+
+
+def test_a_momentum_that_is_not_there_is_named():
+    net = model()
+    with pytest.raises(InputError, match="neither 'momentum' nor 'betas'"):
+        LRController(torch.optim.Adagrad(net.parameters()), "hillclimb:momentum=true")
+
+
+def test_a_probing_agent_without_a_closure_is_told_the_way_out():
+    _, opt = small()
+    with pytest.raises(InputError, match=r"controller\.step\(loss, closure=closure\)"):
+        LRController(opt).step(1.0)
+
+
+def test_stable_baselines3_is_not_needed_to_apply_a_trained_agent(tmp_path):
+    random_agent().save(tmp_path / "agent")
+    code = (
+        "import sys, torch\n"
+        "for name in ('stable_baselines3', 'sb3_contrib', 'matplotlib', 'scipy'): sys.modules[name] = None\n"
+        "from lrcontrol.controller import LRController\n"
+        "opt = torch.optim.SGD([torch.nn.Parameter(torch.ones(3))], lr=0.1)\n"
+        f"c = LRController(opt, {str(tmp_path / 'agent')!r}, total_steps=9)\n"
+        "c.step(1.0); print(c.get_last_lr())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("[0.")
+
+
+def test_a_compiled_model_is_controlled_like_another():
+    torch._dynamo.reset()
+    net, opt = small()
+    compiled = torch.compile(net, backend="eager")
+    controller = LRController(opt, "hillclimb:factor=2")
+    losses = run(compiled, opt, controller, 4)
+    plain, other = small()
+    assert losses == run(plain, other, LRController(other, "hillclimb:factor=2"), 4)

@@ -1,0 +1,208 @@
+"""What an agent sees and does in one's own loop is what it saw and did in the environment, number by number."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from reference import initial_module, minibatches
+
+import lrcontrol
+from lrcontrol.agents import TrainedAgent, make_agent
+from lrcontrol.agents.network import Network
+from lrcontrol.controller import LRController
+from lrcontrol.envs import DEFAULT_FEATURES, Schedule, Settings, World, make_task
+from lrcontrol.envs.seeding import run_seeds
+from lrcontrol.rollouts import settings_for
+
+STEPS, SEED, BETA, DECAY = 200, 3, 0.9, 0.01
+MULTIPLIERS = (0.5, 0.9, 1.0, 1.1, 1.5)
+
+
+def random_agent(units=0, momentum=False, seed=0, **needs):
+    """Return a trained agent's shape with random weights: what matters is that everything it reads moves it."""
+    rng = np.random.default_rng(seed)
+    discrete = needs.get("multipliers") is not None
+    sizes = tuple(len(MULTIPLIERS) if discrete else 1 for _ in range(2 if momentum else 1))
+    shapes = {"layers.0.weight": (16, units or 14), "layers.0.bias": (16,), "layers.1.weight": (sum(sizes), 16)}
+    if units:
+        shapes |= {"lstm.weight_ih": (4 * units, 14), "lstm.weight_hh": (4 * units, units), "lstm.bias": (4 * units,)}
+    tensors = {name: (0.3 * rng.normal(size=shape)).astype(np.float32) for name, shape in shapes.items()}
+    defaults = {
+        "hyperparameters": ("lr", "momentum") if momentum else ("lr",),
+        "multipliers": None,
+        "max_factor": 1.3,
+        "form": "recursive",
+        "base_schedule": Schedule(),
+        "interval": 1,
+        "features": DEFAULT_FEATURES,
+    }
+    head = "argmax" if discrete else "tanh"
+    return TrainedAgent("random", defaults | needs, Network(tensors, "tanh", head, sizes), "none", {})
+
+
+def exact_loss(outputs, y):
+    """Return the mean over the minibatch in float64, as the engine takes it."""
+    return F.cross_entropy(outputs, y, reduction="none").double().mean()
+
+
+def make_optimizer(name, params, lr, decay=0.0, beta=BETA):
+    if name == "adamw":
+        return torch.optim.AdamW(params, lr=lr, betas=(beta, 0.999), weight_decay=decay)
+    return torch.optim.SGD(params, lr=lr, momentum=beta, dampening=beta)
+
+
+def roll_out(agent, optimizer, lr0, **settings):
+    """Return observations, actions and the trace of the environment."""
+    base = Settings(optimizer=optimizer, steps=STEPS, momentum=BETA, **settings)
+    world = World(settings_for(base, agent), 1, device="cpu", record=True)
+    observation = world.reset([run_seeds(SEED)], lr0)
+    state, start, over = None, np.array([True]), False
+    observations, actions = [], []
+    while not over:
+        action, state = agent.predict(observation, state, start, deterministic=True)
+        observations.append(observation[0])
+        actions.append(np.asarray(action).reshape(-1))
+        observation, _, over = world.step(action)
+        start = np.array([False])
+    return np.array(observations), np.array(actions), world.trace
+
+
+def plain_loop(agent, optimizer, lr0, decay=0.0, **arguments):
+    """Return observations, actions and the record of a plain loop with the controller in it."""
+    task, seeds = make_task("digits-mlp"), run_seeds(SEED)
+    model = initial_module(task, seeds)
+    opt = make_optimizer(optimizer, model.parameters(), lr0, decay)
+    controller = LRController(opt, agent, total_steps=STEPS, **arguments)
+    observations, actions = [], []
+    for (x, y), _ in zip(minibatches(task, seeds), range(STEPS), strict=False):
+        opt.zero_grad()
+        loss = exact_loss(model(x), y)
+        loss.backward()
+        controller._decider.observation = {}
+        controller.step(loss, closure=lambda x=x, y=y: exact_loss(model(x), y))
+        if controller.observation:
+            observations.append(list(controller.observation.values()))
+            actions.append(controller.last_action)
+        opt.step()
+    return np.array(observations), np.array(actions), controller.record
+
+
+LIMIT = {"sgd": 0.5, "adamw": 3e-3}  # of rates: above, 1e-7 of rounding grows to 1e-5 within 200 steps, see below
+CASES = {
+    "hillclimb": "hillclimb",
+    "hillclimb-2": "hillclimb:factor=2",
+    "hillclimb-momentum": "hillclimb:factor=1.5,momentum=true,every=3",
+    "bandit": "bandit:highest=0.03",
+    "bandit-linucb": "bandit:policy=linucb,highest=0.03",
+    "bandit-multipliers": "bandit:arms=multipliers,momentum=true",
+    "cosine": "schedule:kind=cosine",
+    "trained": random_agent(),
+    "trained-lstm": random_agent(units=8),
+    "trained-discrete": random_agent(momentum=True, multipliers=MULTIPLIERS, interval=4),
+    "trained-anchored": random_agent(momentum=True, form="anchored", base_schedule=Schedule("one-cycle")),
+}
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("case", CASES)
+def test_free_runs_of_environment_and_plain_loop_are_alike_for_200_steps(case, optimizer):
+    agent, lr0 = make_agent(CASES[case]), {"sgd": 0.1, "adamw": 1e-3}[optimizer]
+    low, high = 1e-9, 0.1 if "bandit" in case else LIMIT[optimizer]
+    decay = DECAY if optimizer == "adamw" else 0.0
+    seen, done, trace = roll_out(agent, optimizer, lr0, weight_decay=decay, lr_limits=(low, high))
+    observations, actions, record = plain_loop(agent, optimizer, lr0, decay, min_lr=low, max_lr=high)
+    np.testing.assert_allclose(actions, done, rtol=0.0, atol=1e-5)
+    for name in ("loss", "lr", "momentum"):
+        np.testing.assert_allclose(record[name], trace[name][:, 0], rtol=1e-5, atol=1e-9, err_msg=name)
+    # A slope is a difference of two losses over log f: float32's 1e-7 of the losses is 1e-5 of it where f = 1.01.
+    slack = 1e-4 if case == "hillclimb" else 1e-5
+    np.testing.assert_allclose(observations, seen, rtol=slack, atol=slack)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("case", ["hillclimb-2", "hillclimb-momentum", "bandit", "trained-lstm", "trained-discrete"])
+def test_each_of_200_steps_is_alike_also_where_rounding_grows(case, optimizer):
+    """The controller's loop is put where the engine stands before every step, so that no difference can grow."""
+    agent, lr0 = make_agent(CASES[case]), {"sgd": 0.1, "adamw": 1e-3}[optimizer]
+    base = Settings(optimizer=optimizer, steps=STEPS, momentum=BETA)
+    world = World(settings_for(base, agent), 1, device="cpu")
+    engine, task = world.engine, world.task
+    observation = world.reset([run_seeds(SEED)], lr0)
+    model = initial_module(task, run_seeds(SEED))
+    opt = make_optimizer(optimizer, model.parameters(), lr0)
+    controller = LRController(opt, agent, total_steps=STEPS)
+    state, start = None, np.array([True])
+    for step in range(STEPS):
+        copy_engine(engine, model, opt)
+        x, y = engine._x[0].clone(), engine._y[0].clone()
+        decides = step % world.settings.interval == 0
+        if decides:
+            action, state = agent.predict(observation, state, start, deterministic=True)
+            factors, start = world._factors(np.asarray(action)), np.array([False])
+            if world.settings.form == "recursive":
+                world._set(world.lr * factors[:, 0], (1.0 - world.momentum) * factors[:, -1])
+        controller.step(float(engine.losses[0]), closure=lambda x=x, y=y: exact_loss(model(x), y))
+        if decides:
+            found = list(controller.observation.values())
+            np.testing.assert_allclose(found, observation[0], rtol=1e-5, atol=1e-5, err_msg=str(step))
+            np.testing.assert_allclose(controller.last_action, np.asarray(action).reshape(-1), rtol=0.0, atol=1e-5)
+        world._train(factors[:, 0])
+        observation = world._observe()
+        assert controller.lr == pytest.approx(float(world.lr[0]), rel=1e-5)
+        assert controller.momentum == pytest.approx(float(world.momentum[0]), rel=1e-6)
+        controller._decider.memory.level = controller._decider.memory.lr = float(
+            world.lr[0]
+        )  # the last thing that could drift
+        controller._decider.write()
+        opt.step()
+        found = torch.cat([p.detach().reshape(-1) for p in model.parameters()])
+        torch.testing.assert_close(found, engine.params[0], rtol=1e-5, atol=2e-6 * max(1.0, float(world.lr[0])))
+
+
+def copy_engine(engine, model, opt):
+    """Put a module and its optimizer where row 0 of the engine stands."""
+    optimizer = engine.optimizer
+    rows = {"grad": engine.gradient, "param": engine.params}
+    if optimizer.memory is not None and engine.step_count:
+        rows["memory"] = optimizer.memory
+        rows["squares"] = getattr(optimizer, "_squares", optimizer.memory)
+    views = {name: engine.layout.views(row) for name, row in rows.items()}
+    with torch.no_grad():
+        for name, param in model.named_parameters():
+            param.copy_(views["param"][name][0])
+            param.grad = views["grad"][name][0].clone()
+            state = opt.state[param]
+            if "memory" in views and "momentum_buffer" in state:
+                state["momentum_buffer"].copy_(views["memory"][name][0])
+            elif "memory" in views:
+                state["exp_avg"].copy_(views["memory"][name][0])
+                # the engine squares a gradient when it proposes, so what it keeps is already this step's where it has
+                if engine.update is None:
+                    state["exp_avg_sq"].copy_(views["squares"][name][0])
+                else:
+                    fresh = 0.001 * views["grad"][name][0].square()
+                    state["exp_avg_sq"].copy_((views["squares"][name][0] - fresh) / 0.999)
+
+
+def test_rounding_alone_explains_why_a_rate_at_the_edge_of_stability_is_not_compared_freely():
+    """Two engines that differ in one bit part as fast as engine and plain loop do: 200 steps cannot be compared."""
+    agent = make_agent("hillclimb:factor=2")
+    _, _, trace = roll_out(agent, "sgd", 0.1)
+    _, _, nudged = roll_out(agent, "sgd", 0.1 * (1.0 + 1e-7))
+    _, _, record = plain_loop(agent, "sgd", 0.1)
+    engines = np.abs(nudged["loss"] / trace["loss"] - 1.0)[:, 0]
+    loop = np.abs(np.array(record["loss"]) / trace["loss"][:, 0] - 1.0)
+    assert loop[:30].max() < 1e-5
+    assert engines.max() > 0.01
+    assert np.argmax(loop > 1e-5) > 0.4 * np.argmax(engines > 1e-5)
+
+
+def test_a_really_trained_agent_is_alike_too(tmp_path):
+    folder = tmp_path / "agent"
+    lrcontrol.train("quadratic:steps=10", "ppo", out=folder, timesteps=160, num_envs=4, evaluations=1)
+    agent = make_agent(folder)
+    seen, done, trace = roll_out(agent, "sgd", 0.01, lr_limits=(1e-9, 0.5))
+    observations, actions, record = plain_loop(folder, "sgd", 0.01, min_lr=1e-9, max_lr=0.5)
+    np.testing.assert_allclose(observations, seen, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(actions, done, rtol=0.0, atol=1e-5)
+    np.testing.assert_allclose(record["loss"], trace["loss"][:, 0], rtol=1e-5)
