@@ -29,6 +29,7 @@ class Algorithm:
         num_envs: default number of environments.
         parameters: arguments of its class, and ``learning_rate_end``, to which its learning rate goes down linearly.
         policy: the name of its policy network.
+        overcounts: whether its ``num_timesteps`` counts a step of N environments N² times, as ARS's does.
     """
 
     package: str
@@ -38,6 +39,7 @@ class Algorithm:
     num_envs: int = 256
     parameters: Mapping[str, Any] = field(default_factory=dict)
     policy: str = "MlpPolicy"
+    overcounts: bool = False
 
     def load_class(self) -> Any:
         """Import and return the class.
@@ -82,6 +84,10 @@ class Algorithm:
 
 _ON_POLICY = {"n_steps": 200, "gamma": 0.999, "gae_lambda": 0.98}
 _OFF_POLICY = {"gamma": 0.99, "buffer_size": 300_000, "learning_starts": 20_000, "batch_size": 512}
+_Q_LEARNING = _OFF_POLICY | {
+    **{"gamma": 0.98, "learning_rate": 3e-3, "gradient_steps": 2, "target_update_interval": 300},
+    "exploration_fraction": 0.3,
+}
 
 ALGORITHMS: dict[str, Algorithm] = {
     "ppo": Algorithm(
@@ -95,7 +101,7 @@ ALGORITHMS: dict[str, Algorithm] = {
         "stable_baselines3",
         "A2C",
         (DISCRETE, BOX),
-        parameters={"n_steps": 20, "gamma": 0.997, "gae_lambda": 0.97, "learning_rate": 1e-3, "ent_coef": 0.002},
+        parameters={"n_steps": 50, "gamma": 0.98, "gae_lambda": 0.97, "learning_rate": 2e-3, "ent_coef": 0.002},
     ),
     "dqn": Algorithm(
         "stable_baselines3",
@@ -103,19 +109,31 @@ ALGORITHMS: dict[str, Algorithm] = {
         (DISCRETE,),
         two_dimensional=False,
         num_envs=64,
-        parameters=_OFF_POLICY | {"gradient_steps": 2, "target_update_interval": 100, "exploration_fraction": 0.3},
+        parameters=_Q_LEARNING,
     ),
-    "sac": Algorithm("stable_baselines3", "SAC", (BOX,), num_envs=64, parameters=_OFF_POLICY | {"learning_rate": 7e-4}),
+    "sac": Algorithm(
+        "stable_baselines3",
+        "SAC",
+        (BOX,),
+        num_envs=64,
+        parameters=_OFF_POLICY | {"learning_rate": 1e-3, "ent_coef": 0.01},
+    ),
     "td3": Algorithm("stable_baselines3", "TD3", (BOX,), num_envs=64, parameters=_OFF_POLICY | {"learning_rate": 7e-4}),
     "recurrent-ppo": Algorithm(
         "sb3_contrib",
         "RecurrentPPO",
         (DISCRETE, BOX),
-        parameters=_ON_POLICY | {"batch_size": 6400, "n_epochs": 4, "learning_rate": 7e-4, "ent_coef": 0.002},
+        parameters=_ON_POLICY
+        | {"n_steps": 50, "batch_size": 3200, "n_epochs": 3, "learning_rate": 1e-3, "ent_coef": 0.002}
+        | {"policy_kwargs": {"lstm_hidden_size": 32, "shared_lstm": True, "enable_critic_lstm": False}},
         policy="MlpLstmPolicy",
     ),
     "trpo": Algorithm(
-        "sb3_contrib", "TRPO", (DISCRETE, BOX), parameters=_ON_POLICY | {"batch_size": 6400, "target_kl": 0.02}
+        "sb3_contrib",
+        "TRPO",
+        (DISCRETE, BOX),
+        parameters=_ON_POLICY
+        | {"n_steps": 100, "batch_size": 6400, "target_kl": 0.03, "sub_sampling_factor": 4, "n_critic_updates": 5},
     ),
     "qrdqn": Algorithm(
         "sb3_contrib",
@@ -123,9 +141,15 @@ ALGORITHMS: dict[str, Algorithm] = {
         (DISCRETE,),
         two_dimensional=False,
         num_envs=64,
-        parameters=_OFF_POLICY | {"gradient_steps": 2, "target_update_interval": 100, "exploration_fraction": 0.3},
+        parameters=_Q_LEARNING | {"policy_kwargs": {"n_quantiles": 25}},
     ),
-    "tqc": Algorithm("sb3_contrib", "TQC", (BOX,), num_envs=64, parameters=_OFF_POLICY | {"learning_rate": 7e-4}),
+    "tqc": Algorithm(
+        "sb3_contrib",
+        "TQC",
+        (BOX,),
+        num_envs=64,
+        parameters=_OFF_POLICY | {"gamma": 0.98, "learning_rate": 3e-3, "ent_coef": 0.01},
+    ),
     "ars": Algorithm(
         "sb3_contrib",
         "ARS",
@@ -134,6 +158,7 @@ ALGORITHMS: dict[str, Algorithm] = {
         num_envs=64,
         parameters={"n_delta": 16, "n_top": 8, "n_eval_episodes": 64, "learning_rate": 0.05, "delta_std": 0.05},
         policy="LinearPolicy",
+        overcounts=True,
     ),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime
 import json
 import time
@@ -45,12 +46,13 @@ def learn(
     """Train from where ``done`` is to ``timesteps``, with a validation and a checkpoint every so many of them."""
     env = make_vec_env(plan, done.resumes)
     model = make_model(plan, env, folder.path / "tensorboard" if tensorboard else None)
+    overcount = plan.num_envs if plan.algorithm.overcounts else 1
     newest = folder.checkpoints.newest()
     if newest is not None:
-        restore(model, newest, done.timesteps)
+        restore(model, newest, done.timesteps, overcount)
     watch = _Watch(plan, folder, done, timesteps, every, report)
     try:
-        model.learn(timesteps - done.timesteps, callback=watch, reset_num_timesteps=False)
+        model.learn((timesteps - done.timesteps) * overcount, callback=watch, reset_num_timesteps=False)
     except KeyboardInterrupt:
         watch.checkpoint()
         raise
@@ -67,7 +69,7 @@ def make_vec_env(plan: Plan, resumes: int) -> VecMonitor:
 
 def make_model(plan: Plan, env: VecMonitor, tensorboard: Path | None) -> BaseAlgorithm:
     """Return a fresh model of the plan's algorithm."""
-    parameters = dict(plan.parameters)
+    parameters = copy.deepcopy(dict(plan.parameters))  # Stable-Baselines3 writes into policy_kwargs
     if "batch_size" in parameters and "n_steps" in parameters:  # minibatches of one size, whatever num_envs is
         collected = parameters["n_steps"] * plan.num_envs
         parts = max(1, round(collected / parameters["batch_size"]))
@@ -86,13 +88,13 @@ def make_model(plan: Plan, env: VecMonitor, tensorboard: Path | None) -> BaseAlg
     return model
 
 
-def restore(model: BaseAlgorithm, checkpoint: Path, timesteps: int) -> None:
+def restore(model: BaseAlgorithm, checkpoint: Path, timesteps: int, overcount: int = 1) -> None:
     """Put a checkpoint's weights and optimizer into a fresh model; nothing is unpickled.
 
     A replay buffer is not kept: it is filled anew.
     """
     model.set_parameters(str(checkpoint / "last" / MODEL), device="cpu")
-    model.num_timesteps = timesteps
+    model.num_timesteps = timesteps * overcount
     if hasattr(model, "weights"):  # ARS keeps its policy as a vector beside it
         model.weights = torch.nn.utils.parameters_to_vector(model.policy.parameters()).detach()
 
@@ -115,29 +117,34 @@ class _Watch(BaseCallback):
         self.next = (done.timesteps // every + 1) * every
         self.logged = self.began
 
+    @property
+    def steps(self) -> int:
+        """The environment steps so far."""
+        return self.num_timesteps // (self.plan.num_envs if self.plan.algorithm.overcounts else 1)
+
     def _on_step(self) -> bool:
         return True
 
     def _on_rollout_end(self) -> None:
-        if self.num_timesteps >= min(self.next, self.total):
+        if self.steps >= min(self.next, self.total):
             self.checkpoint()
-            self.next = (self.num_timesteps // self.every + 1) * self.every
+            self.next = (self.steps // self.every + 1) * self.every
         elif time.perf_counter() - self.logged > SECONDS:
             self._log(None)
 
     def _log(self, score: Score | None) -> None:
-        self.done.timesteps, self.logged = self.num_timesteps, time.perf_counter()
+        self.done.timesteps, self.logged = self.steps, time.perf_counter()
         self.done.seconds = round(self.before + time.perf_counter() - self.began, 1)
         row = self._row(score)
         self.done.rows.append(row)
         self.folder.log(row)
         if self.report is not None:
-            self.report(self.num_timesteps, self.total, row)
+            self.report(self.steps, self.total, row)
 
     def _row(self, score: Score | None) -> dict[str, Any]:
         episodes: list[Mapping[str, Any]] = list(self.model.ep_info_buffer or [])
         row: dict[str, Any] = dict.fromkeys(COLUMNS, "")
-        row |= {"timesteps": self.num_timesteps, "seconds": self.done.seconds, "episodes": len(episodes)}
+        row |= {"timesteps": self.steps, "seconds": self.done.seconds, "episodes": len(episodes)}
         if episodes and "loss" in episodes[0]:
             losses = np.array([episode["loss"] for episode in episodes])
             row["return_mean"] = round(float(np.mean([episode["r"] for episode in episodes])), 4)
@@ -156,7 +163,7 @@ class _Watch(BaseCallback):
         if better:
             self.done.best = score.score
         agent = export(self.model, self.plan.settings, str(self.folder.path), self._training(score))
-        self.folder.checkpoints.write(self.num_timesteps, lambda new: self._fill(new, agent, better))
+        self.folder.checkpoints.write(self.steps, lambda new: self._fill(new, agent, better))
         self.folder.publish()
         title = f"{self.plan.algo} on {self.plan.tasks.name}, {self.plan.settings.optimizer}"
         learning_curve(self.done.rows, title).savefig(self.folder.path / "progress.png", dpi=110)
@@ -164,7 +171,7 @@ class _Watch(BaseCallback):
     def _training(self, score: Score | None) -> dict[str, Any]:
         return {
             **self.plan.config,
-            "timesteps": self.num_timesteps,
+            "timesteps": self.steps,
             "seconds": self.done.seconds,
             "resumes": self.done.resumes,
             "validated_on": self.validation.names,

@@ -31,7 +31,15 @@ RUNS = 10
 BANDITS = [f"bandit:policy={policy}" for policy in ("ducb", "swucb", "dts", "exp3s", "linucb")]
 BANDITS = [text.replace(":policy=ducb", "") for text in BANDITS]
 OTHERS = ["constant", "hillclimb", "hillclimb:factor=2"]
-BUDGET = {"ars": 2_000_000, **dict.fromkeys(("dqn", "qrdqn", "sac", "td3", "tqc"), 400_000)}
+BUDGET = {
+    "ppo": 3_000_000,
+    "a2c": 1_000_000,
+    "ars": 1_000_000,
+    "dqn": 400_000,
+    "sac": 200_000,
+    "td3": 200_000,
+    "tqc": 120_000,
+}
 SEEDS = 5
 
 
@@ -81,7 +89,7 @@ def transfer(options: Options) -> None:
 def algorithms(options: Options) -> None:
     """Train every algorithm at its defaults; compare with every bandit and with what they have to beat."""
     trainings = {
-        f"{algo}-digits": ["--algo", algo, "--timesteps", str(BUDGET.get(algo, 1_000_000)), "--seed", "0"]
+        f"{algo}-digits-0": ["--algo", algo, "--timesteps", str(BUDGET.get(algo, 300_000)), "--seed", "0"]
         for algo in ALGORITHMS
     }
     folders = run_all(trainings, options.work)

@@ -33,7 +33,7 @@ SPACES: dict[str, dict[str, tuple[Any, ...]]] = {
         "gamma": GAMMA,
         "ent_coef": (0.0, 0.002, 0.01),
     },
-    "trpo": {"target_kl": (0.01, 0.03, 0.06), "gamma": GAMMA, "n_steps": (100, 200), "n_critic_updates": (10, 20)},
+    "trpo": {"target_kl": (0.01, 0.03, 0.06), "gamma": GAMMA, "n_steps": (50, 100), "n_critic_updates": (5, 10)},
     "recurrent-ppo": {"learning_rate": RATE, "gamma": GAMMA, "n_epochs": (3, 6), "n_steps": (50, 100)},
     "dqn": {
         "learning_rate": RATE,

@@ -5,6 +5,8 @@
 Every training has 600,000 environment steps and one seed; evaluation has runs 0 to 9. A discount γ looks about
 1 / (1 − γ) steps ahead: γ = 0 is greedy, the reward of the next step alone. Trainings go into results/horizon and are
 not done twice.
+
+No result of it is committed yet.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ SGD with momentum 0.9 at the start, in both cases; the initial rates are the sam
 length; "equal cost" gives the agent whose decisions cost fewer forward passes the steps that the other's passes would
 pay, a backward pass counted as two forward ones. PPO is trained on random-digits alone, as long in both cases.
 Trainings go into results/momentum and are not done twice. Needs MNIST and Fashion-MNIST.
+
+No result of it is committed yet.
 """
 
 from __future__ import annotations
@@ -22,11 +24,13 @@ import tyro
 import lrcontrol
 from experiments.tables import by_start, cost, write
 from experiments.trainings import run_all
+from lrcontrol.envs import DEFAULT_FEATURES
 from lrcontrol.statistics import paired_difference
 
 HERE = Path(__file__).parent
 STARTS = [1e-5, 1e-3, 0.1, 1.0, 10.0]
 TASKS = {"digits-mlp": 200, "mnist-mlp": 600, "fashion-mnist-mlp": 600}
+FEATURES = tuple(name for name in DEFAULT_FEATURES if name != "log_lr")  # an absolute rate does not transfer
 COST = {"hillclimb": (5.0, 6.0), "bandit": (3.0, 3.0), "ppo": (3.0, 3.0)}  # forward passes a step: alone, with momentum
 AGENTS = {
     "hillclimb": ("hillclimb:factor=2", "hillclimb:factor=2,momentum=true"),
@@ -48,7 +52,8 @@ class Options:
 
 def train(options: Options) -> tuple[str, str]:
     """Return the folders of the two agents of PPO."""
-    common = ["--task", "random-digits", "--timesteps", str(options.timesteps), "--set", "momentum=0.9"]
+    common = ["--task", "random-digits", "--timesteps", str(options.timesteps)]
+    common += ["--set", "momentum=0.9", f"features={FEATURES}"]
     two = {
         "ppo-lr": [*common, "--hyperparameters", "lr"],
         "ppo-lr-momentum": [*common, "--hyperparameters", "lr,momentum"],
