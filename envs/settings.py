@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lrcontrol.envs.distributions import TaskSource
 from lrcontrol.envs.errors import InputError, unknown
-from lrcontrol.envs.features import DEFAULT_FEATURES, measures_of
+from lrcontrol.envs.features import DEFAULT_FEATURES, Array, measures_of
 from lrcontrol.envs.optimizers import OPTIMIZERS
 from lrcontrol.envs.rewards import REWARDS
 from lrcontrol.envs.schedules import Schedule
@@ -131,6 +134,22 @@ class Settings:
         low, high = self.lr_limits
         if not low <= lr0 <= high:
             raise InputError(f"initial learning rate {lr0:g} is not within {low:g}..{high:g} (lr_limits)")
+
+    def factors(self, action: NDArray[np.generic], rows: int) -> Array:
+        """Return the multipliers (R, H) that an action stands for, (R, H) or, for H = 1, (R,).
+
+        Raises:
+            InputError: it is outside the action space.
+        """
+        action = action.reshape(rows, len(self.hyperparameters))
+        if self.multipliers is None:
+            if not np.isfinite(action.astype(np.float64)).all():
+                raise InputError("an action is not finite")
+            return np.asarray(self.max_factor ** np.clip(action.astype(np.float64), -1.0, 1.0))
+        index = action.astype(np.int64)
+        if ((index < 0) | (index >= len(self.multipliers))).any():
+            raise InputError(f"an action is not in 0..{len(self.multipliers) - 1}")
+        return np.asarray(self.multipliers)[index]
 
     @property
     def initial_momentum(self) -> float:

@@ -124,7 +124,7 @@ class World:
         """
         if self.step_count >= self.steps:
             raise InputError("the episode is over: call reset")
-        factors = self._factors(np.asarray(action))
+        factors = self.settings.factors(np.asarray(action), self.rows)
         if self.settings.form == "recursive":
             self._set(self.lr * factors[:, 0], (1.0 - self.momentum) * factors[:, -1])
         elif self._controls_momentum:
@@ -136,19 +136,6 @@ class World:
         fast_after = self._capped(self.history.fast)
         stretch = Stretch(np.stack(losses), before, fast_before, fast_after, self._validate() if over else None)
         return self._observe(), self.settings.reward_scale * REWARDS[self.settings.reward](stretch), over
-
-    def _factors(self, action: NDArray[np.generic]) -> Array:
-        """Return the multipliers (R, H) that an action stands for."""
-        settings = self.settings
-        action = action.reshape(self.rows, len(settings.hyperparameters))
-        if settings.multipliers is None:
-            if not np.isfinite(action.astype(np.float64)).all():
-                raise InputError("an action is not finite")
-            return np.asarray(settings.max_factor ** np.clip(action.astype(np.float64), -1.0, 1.0))
-        index = action.astype(np.int64)
-        if ((index < 0) | (index >= len(settings.multipliers))).any():
-            raise InputError(f"an action is not in 0..{len(settings.multipliers) - 1}")
-        return np.asarray(settings.multipliers)[index]
 
     def _set(self, lr: Array, one_minus_momentum: Array) -> None:
         """Put new values in force, clipped, in the replicas that are not frozen."""

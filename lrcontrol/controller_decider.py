@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from lrcontrol.agents import Agent
-from lrcontrol.controller_decisions import Budget, factors
+from lrcontrol.controller_decisions import Budget
 from lrcontrol.controller_measures import Measurer
 from lrcontrol.controller_probe import Closure, probe_measures, told_apart, try_steps
 from lrcontrol.controller_rates import Rates
@@ -132,7 +132,7 @@ class Decider:
 
     def _apply(self, action: NDArray[Any]) -> None:
         memory, form = self.memory, self.settings.form
-        memory.factors = factors(self.settings, action).tolist()
+        memory.factors = self.settings.factors(action, 1)[0].tolist()
         if form == "recursive":
             memory.level = self.clip(memory.level * memory.factors[0])
         if self.moves_momentum:

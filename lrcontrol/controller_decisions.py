@@ -8,13 +8,9 @@ from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from lrcontrol.agents import Agent, make_agent
 from lrcontrol.agents.base import PolicyPredictor
 from lrcontrol.envs.errors import InputError
-from lrcontrol.envs.features import Array
 from lrcontrol.envs.schedules import Schedule
 from lrcontrol.envs.settings import HOLD, Settings
 
@@ -87,10 +83,8 @@ def make_settings(
 
 def _check_without_budget(agent: Agent, settings: Settings, over: Schedule) -> None:
     for schedule in (over, settings.base_schedule):
-        warmup = schedule.warmup
-        if warmup is None:
-            warmup = 0.1 if schedule.kind in ("warm-up", "inverse-sqrt") else 0.0
-        if schedule.kind in ("cosine", "one-cycle", "step") or 0.0 < warmup < 1.0:
+        share_of_it = schedule.warmup_steps(ASSUMED) != schedule.warmup_steps(2 * ASSUMED)
+        if schedule.kind in ("cosine", "one-cycle", "step") or share_of_it:
             raise InputError(
                 f"schedule {schedule.kind!r} of agent {agent.name!r} depends on the length: give total_steps"
             )
@@ -101,20 +95,3 @@ def _check_without_budget(agent: Agent, settings: Settings, over: Schedule) -> N
             f"step that half of {ASSUMED} steps is left",
             stacklevel=4,
         )
-
-
-def factors(settings: Settings, action: NDArray[Any]) -> Array:
-    """Return the multipliers (H,) that the action for one run stands for.
-
-    Raises:
-        InputError: it is outside the action space.
-    """
-    action = np.asarray(action).reshape(len(settings.hyperparameters))
-    if settings.multipliers is None:
-        if not np.isfinite(action.astype(np.float64)).all():
-            raise InputError("an action is not finite")
-        return np.asarray(settings.max_factor ** np.clip(action.astype(np.float64), -1.0, 1.0))
-    index = action.astype(np.int64)
-    if ((index < 0) | (index >= len(settings.multipliers))).any():
-        raise InputError(f"an action is not in 0..{len(settings.multipliers) - 1}")
-    return np.asarray(settings.multipliers)[index]

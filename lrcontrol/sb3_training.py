@@ -7,7 +7,7 @@ import datetime
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -156,26 +156,26 @@ class _Watch(BaseCallback):
 
     def checkpoint(self) -> None:
         """Validate the present agent, write everything, and show the best and the last agent in the folder."""
-        agent = export(self.model, self.plan.settings, str(self.folder.path), self._training(None))
+        agent = export(self.model, self.plan.settings, str(self.folder.path), {})
         score = self.validation.measure(agent)
         self._log(score)
         better = score.score < self.done.best
         if better:
             self.done.best = score.score
-        agent = export(self.model, self.plan.settings, str(self.folder.path), self._training(score))
+        agent = replace(agent, training=self._training(score))
         self.folder.checkpoints.write(self.steps, lambda new: self._fill(new, agent, better))
         self.folder.publish()
         title = f"{self.plan.algo} on {self.plan.tasks.name}, {self.plan.settings.optimizer}"
         learning_curve(self.done.rows, title).savefig(self.folder.path / "progress.png", dpi=110)
 
-    def _training(self, score: Score | None) -> dict[str, Any]:
+    def _training(self, score: Score) -> dict[str, Any]:
         return {
             **self.plan.config,
             "timesteps": self.steps,
             "seconds": self.done.seconds,
             "resumes": self.done.resumes,
             "validated_on": self.validation.names,
-            "validation": None if score is None else asdict(score),
+            "validation": asdict(score),
             "started": self.started,
             **self.provenance,
         }

@@ -138,7 +138,7 @@ def test_each_of_200_steps_is_alike_also_where_rounding_grows(case, optimizer):
         decides = step % world.settings.interval == 0
         if decides:
             action, state = agent.predict(observation, state, start, deterministic=True)
-            factors, start = world._factors(np.asarray(action)), np.array([False])
+            factors, start = world.settings.factors(np.asarray(action), world.rows), np.array([False])
             if world.settings.form == "recursive":
                 world._set(world.lr * factors[:, 0], (1.0 - world.momentum) * factors[:, -1])
         controller.step(float(engine.losses[0]), closure=lambda x=x, y=y: exact_loss(model(x), y))
