@@ -229,7 +229,8 @@ def main(options: Options) -> int:
         write_csv(options.out / "to_zero.csv", rows)
         figure.savefig(figures / "to_zero.png", dpi=100)
         print_rows(rows, console)
-    report["seconds"]["all" if len(options.parts) == 3 else " and ".join(options.parts)] = round(time.perf_counter() - began, 1)
+    done = "all" if len(options.parts) == 3 else " and ".join(options.parts)
+    report["seconds"][done] = round(time.perf_counter() - began, 1)
     path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     console.print(f"{report['seconds']} s; written to {options.out}")
     return 0
