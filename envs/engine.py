@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from lrcontrol.envs.blocks import make_blocks
 from lrcontrol.envs.errors import InputError
 from lrcontrol.envs.features import Array
 from lrcontrol.envs.functional import StackedModule, check_functional, check_task
@@ -15,7 +17,7 @@ from lrcontrol.envs.layout import Layout
 from lrcontrol.envs.minibatches import Minibatches
 from lrcontrol.envs.mlp import StackedMLP, plain_layers
 from lrcontrol.envs.optimizers import Momentum, column, make_optimizer
-from lrcontrol.envs.reductions import row_blocks
+from lrcontrol.envs.reductions import row_dot, row_square
 from lrcontrol.envs.seeding import RunSeeds, build_module
 from lrcontrol.envs.task import Data, Smoothing, Task
 
@@ -32,8 +34,15 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 
+MEASURES = ("grad_sq", "grad_dot_memory", "memory_sq", "grad_dot_update", "update_sq", "param_sq")
+_PROPOSING = {"grad_dot_update", "update_sq"}
+
+
 class Engine:
     """R replicas of a task; row = stream · K + k, the K rows of a stream seeing the same minibatches.
+
+    A step passes over the replicas in blocks that stay in a cache: parameters moved, minibatch gathered, loss and
+    gradient, measures, next update.
 
     Args:
         task: what is trained.
@@ -43,15 +52,14 @@ class Engine:
         uses_momentum: whether SGD keeps a momentum buffer.
         weight_decay: AdamW's.
         smoothing: of the gradient's size, or None.
+        measures: names among ``MEASURES``, what is to be measured after a step.
         device: where everything is kept.
 
     Attributes:
-        params: (R, P), the parameters θ_t.
-        gradient: (R, P), g_t of the minibatch at θ_t.
-        update: (R, P), the direction u_t proposed last, or None after a step.
         losses: (R,), L_t, float64; NaN where a replica is frozen.
         alive: (R,), False once a replica's loss was not finite: it is frozen, its parameters stay as they are.
-        step_count: optimizer steps taken since the reset.
+        measures: float64 (R,) by name: dot products and squared norms of gradient, update, memory and parameters.
+        step_count: t, optimizer steps taken since the reset.
     """
 
     def __init__(
@@ -64,6 +72,7 @@ class Engine:
         uses_momentum: bool = False,
         weight_decay: float = 0.0,
         smoothing: Smoothing | None = None,
+        measures: Collection[str] = (),
         device: torch.device | None = None,
     ) -> None:
         self.task, self.rows, self.streams = task, rows, rows if streams is None else streams
@@ -71,6 +80,7 @@ class Engine:
             raise InputError(f"streams {streams} does not divide the {rows} replicas")
         self.device = device or torch.device("cpu")
         self._optimizer_arguments = (optimizer, uses_momentum, weight_decay, smoothing)
+        self._wanted = [name for name in MEASURES if name in measures]
         module = build_module(task.model, 0)
         check_functional(module, task)
         check_task(module, task)
@@ -82,12 +92,35 @@ class Engine:
             else StackedMLP(layers, self.layout, task)
         )
         self.minibatches = Minibatches(task, self.device)
-        shape = (rows, self.layout.total)
-        self.params = torch.empty(shape, device=self.device)
-        self.gradient, self._other_gradient = torch.empty_like(self.params), torch.empty_like(self.params)
+        self._params = torch.zeros(rows, self.layout.width, device=self.device)
+        row_numbers = self.model.row_numbers(task, self.streams == rows)
+        self._blocks = make_blocks(rows, self.streams, row_numbers, self.layout.width, self.device)
+        most = max(part.stop - part.start for block in self._blocks for part in block.parts)
+        self._scratch = torch.empty(most, self.layout.width, device=self.device)
+        self._views = [self.layout.views(self._params[block.rows]) for block in self._blocks]
 
-    def reset(self, seeds: Sequence[RunSeeds]) -> None:
+    @property
+    def params(self) -> Tensor:
+        """The parameters θ_t, (R, P)."""
+        return self._params[:, : self.layout.total]
+
+    @property
+    def gradient(self) -> Tensor:
+        """The gradient g_t of the present minibatch at θ_t, (R, P)."""
+        return self.optimizer.gradient(self.step_count)[:, : self.layout.total]
+
+    @property
+    def minibatch(self) -> tuple[Tensor, Tensor]:
+        """The present minibatches of all streams: inputs (S, B, …) and targets (S, B, …)."""
+        x, y = self.minibatches.batch(slice(0, self.streams))
+        return x.clone(), y.clone()
+
+    def reset(self, seeds: Sequence[RunSeeds], momentum: Momentum = 0.0) -> None:
         """Start all replicas anew; a stream takes its data order from the first of its rows.
+
+        Args:
+            seeds: one for each row.
+            momentum: of the first update, where it is to be measured.
 
         Raises:
             InputError: a first loss is not finite, so there is nothing to train.
@@ -100,64 +133,138 @@ class Engine:
                 initial[seed.init] = self.layout.flatten(build_module(self.task.model, seed.init))
             self.params[row] = initial[seed.init]
         self.minibatches.reset([seeds[row].data for row in range(0, self.rows, self.rows // self.streams)])
-        self.optimizer = make_optimizer(*self._optimizer_arguments, self.layout)
-        self.update: Tensor | None = None
+        self.optimizer = make_optimizer(*self._optimizer_arguments, self.layout, self._params)
+        into = (self.optimizer.gradient(0), self.optimizer.gradient(1))
+        self._gradient_views = [[self.layout.views(flat[block.rows]) for block in self._blocks] for flat in into]
         self.step_count = 0
         self.alive = np.ones(self.rows, dtype=bool)
-        self._measure_next_minibatch()
+        self._proposed: Momentum | None = None
+        self._advance(None, momentum, measure=True)
         if not self.alive.all():
             raise InputError(
                 f"task {self.task.name!r}: the loss before the first step is not finite "
                 f"(replica {int(np.argmin(self.alive))}): check the model's initialisation and the data"
             )
 
-    def _measure_next_minibatch(self) -> None:
-        self._x, self._y = self.minibatches.draw()
-        losses = self.model.loss_and_gradient(self.params, self._x, self._y, self.gradient)
-        self.losses: Array = losses.double().cpu().numpy()
+    def step(self, lr: Array, momentum: Momentum, measure: bool = True) -> None:
+        """Take the step θ ← θ − lr · u with lr (R,), then work out loss and gradient on the next minibatch.
+
+        Args:
+            lr: learning rates, (R,).
+            momentum: of the step; one float for a momentum that never changes, else (R,).
+            measure: whether ``measures`` are wanted afterwards; those of an update take the same momentum.
+        """
+        self._advance(lr, momentum, measure)
+
+    def _advance(self, lr: Array | None, momentum: Momentum, measure: bool) -> None:
+        step, optimizer = self.step_count, self.optimizer
+        following = step
+        if lr is not None:
+            rates, fresh = column(lr, self._params), not self._has_proposed(momentum)
+            frozen = None if self.alive.all() else torch.from_numpy(~self.alive).to(self.device)[:, None]
+            following = step + 1
+            self.minibatches.advance()
+        losses = torch.empty(self.rows, dtype=torch.float64, device=self.device)
+        wanted = self._wanted if measure else []
+        measured = torch.full((len(wanted), self.rows), torch.nan, dtype=torch.float64, device=self.device)
+        gradients = self._gradient_views[following % 2]
+        for block, views, into in zip(self._blocks, self._views, gradients, strict=True):
+            if lr is not None:
+                for rows in block.parts:
+                    if fresh:
+                        optimizer.propose(rows, step, self._params, momentum)
+                    moved = torch.mul(
+                        optimizer.update(step)[rows], rates[rows], out=self._scratch[: rows.stop - rows.start]
+                    )
+                    if frozen is not None:
+                        moved.masked_fill_(frozen[rows], 0.0)
+                    self._params[rows] -= moved
+                    optimizer.commit(rows, step, momentum)
+            x, y = self.minibatches.batch(block.streams)
+            losses[block.rows] = self.model.loss_and_gradient(views, x, y, into)
+            if wanted:
+                for rows in block.parts:
+                    self._measure(rows, following, momentum, wanted, measured)
+        self.step_count = following
+        self._proposed = momentum if _PROPOSING & set(wanted) else None
+        self.losses: Array = losses.cpu().numpy()
         self.alive &= np.isfinite(self.losses)
         if not self.alive.all():
             self.losses[~self.alive] = np.nan
+        self.measures: dict[str, Array] = dict(zip(wanted, measured.cpu().numpy(), strict=True))
+
+    def _measure(self, rows: slice, step: int, momentum: Momentum, wanted: list[str], into: Tensor) -> None:
+        """Write the measures of some rows into their columns of ``into`` (measures, R), proposing if they need it."""
+        optimizer = self.optimizer
+        gradient, memory, update = optimizer.gradient(step), optimizer.memory(step), optimizer.update(step)
+        found: dict[str, Tensor] = {}
+        if "grad_sq" in wanted:
+            found["grad_sq"] = row_square(gradient[rows])
+        if "grad_dot_memory" in wanted and memory is not None:
+            found["grad_dot_memory"] = row_dot(gradient[rows], memory[rows], self._scratch)
+        if "memory_sq" in wanted and memory is not None:
+            found["memory_sq"] = row_square(memory[rows])
+        if "param_sq" in wanted:
+            found["param_sq"] = row_square(self._params[rows])
+        if _PROPOSING & set(wanted):
+            optimizer.propose(rows, step, self._params, momentum)
+            found["update_sq"] = row_square(update[rows])
+            along = update is not gradient
+            found["grad_dot_update"] = (
+                row_dot(gradient[rows], update[rows], self._scratch) if along else found["update_sq"]
+            )
+        for row, name in enumerate(wanted):
+            if name in found:
+                into[row, rows] = found[name]
+
+    def _has_proposed(self, momentum: Momentum) -> bool:
+        before = self._proposed
+        return before is not None and (before is momentum or np.array_equal(before, momentum))
 
     def propose(self, momentum: Momentum) -> Tensor:
-        """Return u_t (R, P) for the momentum, one number or (R,), of the step to come."""
-        self.update = self.optimizer.propose(self.params, self.gradient, momentum)
-        return self.update
-
-    def step(self, lr: Array, momentum: Momentum) -> None:
-        """Take the step θ ← θ − lr · u with lr (R,), then measure loss and gradient on the next minibatch."""
-        update = self.propose(momentum) if self.update is None else self.update
-        rates = column(lr, update)
-        frozen = None if self.alive.all() else torch.from_numpy(~self.alive).to(self.device)[:, None]
-        for rows in row_blocks(update):
-            step = update[rows] * rates[rows]
-            if frozen is not None:
-                step.masked_fill_(frozen[rows], 0.0)
-            self.params[rows] -= step
-        self.optimizer.commit()
-        self.update = None
-        self.step_count += 1
-        self.gradient, self._other_gradient = self._other_gradient, self.gradient
-        self._measure_next_minibatch()
+        """Return u_t (R, P) for the momentum of the step to come, as in ``step``."""
+        if not self._has_proposed(momentum):
+            for block in self._blocks:
+                for rows in block.parts:
+                    self.optimizer.propose(rows, self.step_count, self._params, momentum)
+            self._proposed = momentum
+        return self.optimizer.update(self.step_count)[:, : self.layout.total]
 
     def probe(
-        self, lr: Array, factor: float, along_gradient: bool, momenta: tuple[Momentum, Momentum] | None = None
+        self,
+        lr: Array,
+        factor: float,
+        momentum: Momentum,
+        along_gradient: bool = False,
+        other: NDArray[np.float64] | None = None,
     ) -> Array:
         """Return the present minibatch's losses (R, 2 or 3) after trial steps with lr, with factor · lr, and a third.
 
-        The first two go along the raw gradient or along the update proposed last; the third, where ``momenta`` are the
-        present and another momentum, with lr along the update of the other. Each costs a forward pass.
+        The first two go along the raw gradient or along the update for ``momentum``; the third, where an ``other``
+        momentum (R,) is given, with lr along the update of that. Each costs a forward pass.
         """
-        direction = self.gradient if along_gradient else self.update
-        assert direction is not None
-        steps = [column(lr, direction) * direction, column(factor * lr, direction) * direction]
-        if momenta is not None:
-            present, other = momenta
-            steps.append(column(lr, direction) * self.propose(other))
-            self.propose(present)
-        trials = torch.stack([self.params - step for step in steps], dim=1).flatten(0, 1)
-        losses = self.model.losses(trials, self._x, self._y)
-        return np.asarray(losses.double().cpu().numpy().reshape(self.rows, len(steps)))
+        if not along_gradient:
+            self.propose(momentum)
+        rates, step = column(lr, self._params), self.step_count
+        direction = self.optimizer.gradient(step) if along_gradient else self.optimizer.update(step)
+        factors = [1.0, factor] if other is None else [1.0, factor, 1.0]
+        losses = torch.empty(self.rows, len(factors), dtype=torch.float64, device=self.device)
+        for block in self._blocks:
+            here = block.rows
+            count = here.stop - here.start
+            trials = torch.empty(count, len(factors), self.layout.width, device=self.device)
+            for number, share in enumerate(factors):
+                if number == 2:
+                    assert other is not None
+                    for rows in block.parts:
+                        self.optimizer.propose(rows, step, self._params, other)
+                torch.sub(self._params[here], direction[here] * (rates[here] * share), out=trials[:, number])
+            if other is not None:
+                for rows in block.parts:
+                    self.optimizer.propose(rows, step, self._params, momentum)
+            x, y = self.minibatches.batch(block.streams)
+            losses[here] = self.model.losses(trials.flatten(0, 1), x, y).double().view(count, -1)
+        return losses.cpu().numpy()
 
     def evaluate(self, data: Data) -> tuple[Array, Array]:
         """Return the mean loss (R,) and accuracy (R,), NaN where the task has none, over a whole data set."""
@@ -166,7 +273,7 @@ class Engine:
         total, correct = np.zeros(self.rows), np.zeros(self.rows)
         for first in range(0, len(inputs), chunk):
             x, y = (part[first : first + chunk].to(self.device) for part in (inputs, targets))
-            outputs = self.model.outputs(self.params, x[None])
+            outputs = self.model.outputs(self._params, x[None])
             total += len(x) * torch.vmap(self.task.loss, in_dims=(0, None))(outputs, y).double().cpu().numpy()
             if self.task.classifies:
                 correct += (outputs.argmax(dim=-1) == y).sum(dim=1).cpu().numpy()

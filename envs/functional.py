@@ -116,10 +116,16 @@ class StackedModule:
         with torch.no_grad():
             return self._map(self._call, self.layout.views(params), x)
 
-    def loss_and_gradient(self, params: Tensor, x: Tensor, y: Tensor, gradient: Tensor) -> Tensor:
-        """Return the losses (R,) and write the gradients into ``gradient`` (R, P)."""
+    def row_numbers(self, task: Task, own_minibatch: bool) -> int:
+        """Return what is reckoned for a row in a block: little, since a call is dear here and blocks should be few."""
+        return self.layout.width // 8 + 1
+
+    def loss_and_gradient(self, views: dict[str, Tensor], x: Tensor, y: Tensor, gradient: dict[str, Tensor]) -> Tensor:
+        """Return the losses (R,) of parameters given as views, and write the gradients into views."""
         with torch.enable_grad():
-            leaf = params.detach().requires_grad_()
-            losses = self._map(self._loss, self.layout.views(leaf), x, y)
-            gradient.copy_(torch.autograd.grad(losses.sum(), leaf)[0])
+            leaves = {name: view.detach().requires_grad_() for name, view in views.items()}
+            losses = self._map(self._loss, leaves, x, y)
+            found = torch.autograd.grad(losses.sum(), list(leaves.values()), materialize_grads=True)
+        for into, part in zip(gradient.values(), found, strict=True):
+            into.copy_(part)
         return losses.detach()

@@ -6,22 +6,29 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
+LINE = 16  # float32 numbers in a cache line
+
 
 class Layout:
-    """The order, names and shapes of a module's P parameters; R replicas are one tensor (R, P)."""
+    """The order, names and shapes of a module's P parameters; R replicas are one tensor (R, width).
+
+    ``width`` is P rounded up to whole cache lines, the rest being zeros: rows start alike in memory, so that kernels
+    round a row the same wherever it stands.
+    """
 
     def __init__(self, module: nn.Module) -> None:
         self.shapes = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
         self.sizes = {name: parameter.numel() for name, parameter in module.named_parameters()}
         self.total = sum(self.sizes.values())
+        self.width = -(-self.total // LINE) * LINE
 
     def flatten(self, module: nn.Module) -> Tensor:
         """Return the module's parameters as one float32 row (P,)."""
         return parameters_to_vector(module.parameters()).detach().float()
 
     def views(self, flat: Tensor) -> dict[str, Tensor]:
-        """Return the tensors (R, *shape) by name, views of ``flat`` (R, P)."""
-        parts = torch.split(flat, list(self.sizes.values()), dim=1)
+        """Return the tensors (R, *shape) by name, views of ``flat`` (R, P or width)."""
+        parts = torch.split(flat[:, : self.total], list(self.sizes.values()), dim=1)
         return {
             name: part.view(len(part), *shape) for part, (name, shape) in zip(parts, self.shapes.items(), strict=True)
         }

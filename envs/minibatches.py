@@ -27,31 +27,50 @@ class Minibatches:
         self.shuffle = task.shuffle and len(self.inputs) > 1
         self._generators: list[np.random.Generator] = []
         self._order: Tensor | None = None
-        self._step = 0
+        self._gathered: tuple[Tensor, Tensor] | None = None
+        self._window: slice | None = None
+        self._memory: list[Tensor | None] = [None, None]
+        self._first, self._step = 0, -1
 
     def reset(self, seeds: Sequence[SeedSequence]) -> None:
-        """Start S = len(seeds) streams anew."""
+        """Start S = len(seeds) streams anew, at their first minibatch."""
         self._generators = [np.random.Generator(np.random.PCG64(seed)) for seed in seeds]
-        self._step = 0
+        self._step = -1
+        self.advance()
 
-    def draw(self) -> tuple[Tensor, Tensor]:
-        """Return the next minibatch of each stream: inputs (S, B, …) and targets (S, B, …)."""
-        batch = self._step % self.per_epoch
-        first = batch * self.batch_size
+    def advance(self) -> None:
+        """Go on to the next minibatch of every stream."""
         self._step += 1
-        streams = len(self._generators)
-        if not self.shuffle:
-            window = slice(first, first + self.batch_size)
-            x, y = self.inputs[window], self.targets[window]
-            return x.expand(streams, *x.shape), y.expand(streams, *y.shape)
-        if batch == 0:
+        self._window, self._gathered = None, None
+        batch = self._step % self.per_epoch
+        self._first = batch * self.batch_size
+        if self.shuffle and batch == 0:
             rows = len(self.inputs)
             order = np.stack([generator.permutation(rows) for generator in self._generators])
             self._order = torch.from_numpy(order).to(self.inputs.device)
-        assert self._order is not None
-        index = self._order[:, first : first + self.batch_size]
-        return self._gather(self.inputs, index), self._gather(self.targets, index)
 
-    @staticmethod
-    def _gather(data: Tensor, index: Tensor) -> Tensor:
-        return data.index_select(0, index.reshape(-1)).view(*index.shape, *data.shape[1:])
+    def batch(self, streams: slice) -> tuple[Tensor, Tensor]:
+        """Return the present minibatches of some of the S streams: inputs (S, B, …) and targets (S, B, …).
+
+        They last until the next call.
+        """
+        if self._window == streams and self._gathered is not None:
+            return self._gathered
+        window = slice(self._first, self._first + self.batch_size)
+        if not self.shuffle:
+            count = len(self._generators[streams])
+            x, y = self.inputs[window], self.targets[window]
+            return x.expand(count, *x.shape), y.expand(count, *y.shape)
+        assert self._order is not None
+        index = self._order[streams, window]
+        self._window = streams
+        self._gathered = self._gather(self.inputs, index, 0), self._gather(self.targets, index, 1)
+        return self._gathered
+
+    def _gather(self, data: Tensor, index: Tensor, place: int) -> Tensor:
+        """Return the rows of the index (S, B) in memory that the next call takes again."""
+        flat, buffer = index.reshape(-1), self._memory[place]
+        if buffer is None or len(buffer) < len(flat):
+            buffer = self._memory[place] = data.new_empty((len(flat), *data.shape[1:]))
+        torch.index_select(data, 0, flat, out=buffer[: len(flat)])
+        return buffer[: len(flat)].view(*index.shape, *data.shape[1:])

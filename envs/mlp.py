@@ -92,9 +92,9 @@ class StackedMLP:
     def _buffer(self, name: str, layer: int, shape: tuple[int, ...], like: Tensor) -> Tensor:
         """Return memory that is kept from call to call; large tensors are slow to allocate anew."""
         buffer = self._buffers.get((name, layer))
-        if buffer is None or buffer.shape != shape or buffer.device != like.device:
+        if buffer is None or len(buffer) < shape[0] or buffer.shape[1:] != shape[1:] or buffer.device != like.device:
             buffer = self._buffers[name, layer] = torch.empty(shape, dtype=like.dtype, device=like.device)
-        return buffer
+        return buffer[: shape[0]]
 
     def _forward(self, views: dict[str, Tensor], x: Tensor, use: str) -> list[Tensor]:
         """Return every layer's output, (R, features, B)."""
@@ -137,16 +137,21 @@ class StackedMLP:
         """Return the networks' outputs (R, B, O)."""
         return self._forward(self.layout.views(params), x, "outputs")[-1].transpose(1, 2)
 
-    def loss_and_gradient(self, params: Tensor, x: Tensor, y: Tensor, gradient: Tensor) -> Tensor:
-        """Return the losses (R,) and write the gradients into ``gradient`` (R, P)."""
-        views, into = self.layout.views(params), self.layout.views(gradient)
+    def row_numbers(self, task: Task, own_minibatch: bool) -> int:
+        """Return how many numbers a row's loss and gradient take: parameters, activations, its minibatch."""
+        features = [self.layout.shapes[layer.weight] for layer in self.layers]
+        activations = 2 * sum(outputs for outputs, _ in features) + (features[0][1] if own_minibatch else 0)
+        return self.layout.width + task.batch_size * activations
+
+    def loss_and_gradient(self, views: dict[str, Tensor], x: Tensor, y: Tensor, into: dict[str, Tensor]) -> Tensor:
+        """Return the losses (R,) of parameters given as views, and write the gradients into views."""
         outputs = self._forward(views, x, "forward")
         losses, kept = self._loss(outputs[-1], y)
         delta = self._output_gradient(kept, y)
         for number in range(len(self.layers) - 1, 0, -1):
             layer, below = self.layers[number], self.layers[number - 1].activation
             self._parameter_gradient(layer, delta, outputs[number - 1].transpose(1, 2), into)
-            upstream = self._buffer("backward", number, tuple(outputs[number - 1].shape), params)
+            upstream = self._buffer("backward", number, tuple(outputs[number - 1].shape), delta)
             _bmm(views[layer.weight].transpose(1, 2), delta, upstream)
             assert below is not None
             delta = _ACTIVATIONS[below][1](upstream, outputs[number - 1])

@@ -8,27 +8,35 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.optim.adamw import adamw
 
 from lrcontrol.envs.layout import Layout
-from lrcontrol.envs.reductions import row_blocks
 from lrcontrol.envs.task import Smoothing
+
+Momentum = float | NDArray[np.float64]
 
 
 class BaseOptimizer(Protocol):
-    """θ ← θ − lr · u, where u is proposed from the gradient and becomes memory only when the step is taken."""
+    """θ ← θ − lr · u_t, worked out for some of the rows at a time; t, the ``step``, counts from 0.
 
-    @property
-    def memory(self) -> Tensor | None:
-        """The momentum buffer before this step (R, P), or None where there is none yet."""
+    A momentum that is one float is the same at every step, and its update may be asked for only once; where momenta are
+    an array (R,), u_t may be proposed again for others until the step is committed.
+    """
 
-    def propose(self, params: Tensor, gradient: Tensor, momentum: Momentum) -> Tensor:
-        """Return u (R, P) for the gradient (R, P) and the momentum, one number or (R,); may be asked again."""
+    def gradient(self, step: int) -> Tensor:
+        """Return where g_t is to be written, (R, P)."""
 
-    def commit(self) -> None:
-        """Keep the memory behind the last proposal: the step is being taken."""
+    def update(self, step: int) -> Tensor:
+        """Return where u_t stands once it is proposed, (R, P)."""
 
+    def memory(self, step: int) -> Tensor | None:
+        """Return the momentum buffer before step t (R, P), to be read before u_t is proposed; None at the start."""
 
-Momentum = float | NDArray[np.float64]
+    def propose(self, rows: slice, step: int, params: Tensor, momentum: Momentum) -> None:
+        """Work out u_t of the rows from g_t, the parameters (R, P) and the momentum."""
+
+    def commit(self, rows: slice, step: int, momentum: Momentum) -> None:
+        """Keep the memory behind u_t: the rows are taking the step."""
 
 
 def column(values: NDArray[np.float64], like: Tensor) -> Tensor:
@@ -44,105 +52,154 @@ def _average(new: Tensor, old: Tensor, keep: Momentum, out: Tensor) -> Tensor:
     return torch.mul(old, weight, out=out).add_(new * (1.0 - weight))
 
 
+def _of(rows: slice, momentum: Momentum) -> Momentum:
+    return momentum if isinstance(momentum, float) else momentum[rows]
+
+
 class SGD:
     """v ← β v + (1 − β) g, u = v, starting from v = g: torch's SGD with dampening equal to momentum.
 
-    In this form lr keeps its scale whatever β is. Without momentum u = g, and the memory is the last gradient, which
-    the caller must not overwrite before the next step is taken.
+    In this form lr keeps its scale whatever β is. Without momentum u = g, and the memory is the last gradient.
     """
 
-    def __init__(self, uses_momentum: bool) -> None:
-        self.uses_momentum = uses_momentum
-        self.memory: Tensor | None = None
-        self._next: Tensor | None = None
+    def __init__(self, like: Tensor, uses_momentum: bool) -> None:
+        two = torch.zeros_like(like), torch.zeros_like(like)  # this step's and the last one's, taking turns
+        self._gradients, self._updates = two, two
+        if uses_momentum:
+            self._gradients = (torch.zeros_like(like),) * 2
 
-    def propose(self, params: Tensor, gradient: Tensor, momentum: Momentum) -> Tensor:
+    def gradient(self, step: int) -> Tensor:
         """See BaseOptimizer."""
-        if not self.uses_momentum or self.memory is None:
-            self._next = gradient
-        else:
-            self._next = _average(gradient, self.memory, momentum, out=torch.empty_like(gradient))
-        return self._next
+        return self._gradients[step % 2]
 
-    def commit(self) -> None:
+    def update(self, step: int) -> Tensor:
         """See BaseOptimizer."""
-        self.memory = self._next
+        return self._updates[step % 2]
+
+    def memory(self, step: int) -> Tensor | None:
+        """See BaseOptimizer."""
+        return self._updates[(step - 1) % 2] if step else None
+
+    def propose(self, rows: slice, step: int, params: Tensor, momentum: Momentum) -> None:
+        """See BaseOptimizer."""
+        gradient, update, memory = self.gradient(step), self.update(step), self.memory(step)
+        if memory is None and update is not gradient:
+            update[rows] = gradient[rows]
+        elif memory is not None and update is not gradient:
+            _average(gradient[rows], memory[rows], _of(rows, momentum), out=update[rows])
+
+    def commit(self, rows: slice, step: int, momentum: Momentum) -> None:
+        """See BaseOptimizer: what was proposed becomes the memory by itself."""
 
 
 class AdamW:
     """AdamW (Loshchilov and Hutter 2019, algorithm 2, with torch's decay by lr · weight_decay); β1 is its momentum."""
 
-    def __init__(self, weight_decay: float = 0.0, beta2: float = 0.999, epsilon: float = 1e-8) -> None:
+    def __init__(self, like: Tensor, weight_decay: float = 0.0, beta2: float = 0.999, epsilon: float = 1e-8) -> None:
         self.weight_decay, self.beta2, self.epsilon = weight_decay, beta2, epsilon
-        self.memory: Tensor | None = None
-        self._next: Tensor | None = None
-        self._squares: Tensor | None = None
-        self._update: Tensor | None = None
-        self._step, self._squares_step = 0, 0
+        self._gradient, self._update = torch.zeros_like(like), torch.zeros_like(like)
+        self._means, self._squares = torch.zeros_like(like), torch.zeros_like(like)
+        self._squared = [-1] * len(like)  # the step whose gradient a row has squared last: β2 does not move
 
-    def propose(self, params: Tensor, gradient: Tensor, momentum: Momentum) -> Tensor:
+    def gradient(self, step: int) -> Tensor:
         """See BaseOptimizer."""
-        if self.memory is None or self._squares is None or self._next is None or self._update is None:
-            self.memory, self._squares = torch.zeros_like(gradient), torch.zeros_like(gradient)
-            self._next, self._update = torch.empty_like(gradient), torch.empty_like(gradient)
-        step = self._step + 1
-        fresh, self._squares_step = self._squares_step < step, step  # β2 does not move: squared once for each gradient
-        for rows in row_blocks(gradient):
-            g, u, squares = gradient[rows], self._update[rows], self._squares[rows]
-            beta1 = momentum if isinstance(momentum, float) else momentum[rows]
-            if fresh:
-                squares.mul_(self.beta2).addcmul_(g, g, value=1.0 - self.beta2)
-            torch.div(squares, 1.0 - self.beta2**step, out=u).sqrt_().add_(self.epsilon)
-            first = _average(g, self.memory[rows], beta1, out=self._next[rows])
-            torch.div(first, u, out=u)
-            correction = 1.0 - beta1**step
-            u.div_(correction if isinstance(correction, float) else column(correction, u))
-            if self.weight_decay:
-                u.add_(params[rows], alpha=self.weight_decay)
+        return self._gradient
+
+    def update(self, step: int) -> Tensor:
+        """See BaseOptimizer."""
         return self._update
 
-    def commit(self) -> None:
+    def memory(self, step: int) -> Tensor | None:
         """See BaseOptimizer."""
-        self.memory, self._next = self._next, self.memory
-        self._step += 1
+        return self._means if step else None
+
+    def propose(self, rows: slice, step: int, params: Tensor, momentum: Momentum) -> None:
+        """See BaseOptimizer."""
+        g, m, v, u = (part[rows] for part in (self._gradient, self._means, self._squares, self._update))
+        if isinstance(momentum, float):
+            self._fused(g, m, v, u, step, momentum)
+        else:
+            if self._squared[rows.start] < step:
+                v.mul_(self.beta2).addcmul_(g, g, value=1.0 - self.beta2)
+                self._squared[rows.start] = step
+            beta1 = momentum[rows]
+            torch.div(v, 1.0 - self.beta2 ** (step + 1), out=u).sqrt_().add_(self.epsilon)
+            torch.div(_average(g, m, beta1, out=torch.empty_like(g)), u, out=u)
+            u.div_(column(1.0 - beta1 ** (step + 1), u))
+        if self.weight_decay:
+            u.add_(params[rows], alpha=self.weight_decay)
+
+    def _fused(self, g: Tensor, m: Tensor, v: Tensor, u: Tensor, step: int, beta1: float) -> None:
+        """Let torch's one-pass kernel move zeros by −1 times a step of rate −1: what it leaves there is u."""
+        u.zero_()
+        taken = torch.full((), float(step), device=u.device)
+        adamw(
+            [u],
+            [g],
+            [m],
+            [v],
+            max_exp_avg_sqs=[],
+            state_steps=[taken],
+            fused=True,
+            amsgrad=False,
+            maximize=False,
+            beta1=beta1,
+            beta2=self.beta2,
+            lr=-1.0,
+            weight_decay=0.0,
+            eps=self.epsilon,
+        )
+
+    def commit(self, rows: slice, step: int, momentum: Momentum) -> None:
+        """See BaseOptimizer."""
+        if not isinstance(momentum, float):  # the fused kernel has done so already
+            _average(self._gradient[rows], self._means[rows], momentum[rows], out=self._means[rows])
 
 
 class Smoothed:
     """The proposal's smoothing of the gradient's size around another optimizer: it is given g · E / N for g."""
 
-    def __init__(self, inner: BaseOptimizer, smoothing: Smoothing, layout: Layout) -> None:
+    def __init__(self, inner: BaseOptimizer, smoothing: Smoothing, layout: Layout, like: Tensor) -> None:
         self.inner, self.smoothing, self.layout = inner, smoothing, layout
-        self._size: Tensor | None = None
-        self._next: Tensor | None = None
+        self._gradient = torch.zeros_like(like)
+        self._size, self._next = torch.zeros(2, len(like), dtype=like.dtype, device=like.device)
 
-    @property
-    def memory(self) -> Tensor | None:
-        """The inner optimizer's momentum buffer."""
-        return self.inner.memory
-
-    def propose(self, params: Tensor, gradient: Tensor, momentum: Momentum) -> Tensor:
+    def gradient(self, step: int) -> Tensor:
         """See BaseOptimizer."""
+        return self._gradient
+
+    def update(self, step: int) -> Tensor:
+        """See BaseOptimizer."""
+        return self.inner.update(step)
+
+    def memory(self, step: int) -> Tensor | None:
+        """See BaseOptimizer."""
+        return self.inner.memory(step)
+
+    def propose(self, rows: slice, step: int, params: Tensor, momentum: Momentum) -> None:
+        """See BaseOptimizer."""
+        gradient = self._gradient[rows]
         tensors = self.layout.views(gradient).values()
         size = torch.stack([torch.linalg.vector_norm(view.flatten(1), dim=1) for view in tensors]).sum(dim=0)
-        before = self._size
-        if before is None:
-            before = size if self.smoothing.start == "first" else torch.zeros_like(size)
-        self._next = self.smoothing.rate * size + (1.0 - self.smoothing.rate) * before
-        scale = torch.where(size > 0.0, self._next / size, torch.zeros_like(size))
-        return self.inner.propose(params, gradient * scale[:, None], momentum)
+        before = size if step == 0 and self.smoothing.start == "first" else self._size[rows]
+        smooth = self.smoothing.rate * size + (1.0 - self.smoothing.rate) * before
+        scale = torch.where(size > 0.0, smooth / size, torch.zeros_like(size))
+        self._next[rows] = smooth
+        torch.mul(gradient, scale[:, None], out=self.inner.gradient(step)[rows])
+        self.inner.propose(rows, step, params, momentum)
 
-    def commit(self) -> None:
+    def commit(self, rows: slice, step: int, momentum: Momentum) -> None:
         """See BaseOptimizer."""
-        self._size = self._next
-        self.inner.commit()
+        self._size[rows] = self._next[rows]
+        self.inner.commit(rows, step, momentum)
 
 
 OPTIMIZERS = ("sgd", "adamw")
 
 
 def make_optimizer(
-    name: str, uses_momentum: bool, weight_decay: float, smoothing: Smoothing | None, layout: Layout
+    name: str, uses_momentum: bool, weight_decay: float, smoothing: Smoothing | None, layout: Layout, like: Tensor
 ) -> BaseOptimizer:
-    """Return a fresh optimizer of one of the names in ``OPTIMIZERS``."""
-    inner: BaseOptimizer = AdamW(weight_decay) if name == "adamw" else SGD(uses_momentum)
-    return inner if smoothing is None else Smoothed(inner, smoothing, layout)
+    """Return a fresh optimizer, of one of the names in ``OPTIMIZERS``, for parameters of the shape of ``like``."""
+    inner: BaseOptimizer = AdamW(like, weight_decay) if name == "adamw" else SGD(like, uses_momentum)
+    return inner if smoothing is None else Smoothed(inner, smoothing, layout, like)

@@ -12,7 +12,6 @@ from lrcontrol.envs.engine import Engine, pick_device
 from lrcontrol.envs.errors import InputError
 from lrcontrol.envs.features import Array, LossHistory, Moment, measures_of, observe
 from lrcontrol.envs.optimizers import Momentum
-from lrcontrol.envs.reductions import row_dot, row_square
 from lrcontrol.envs.rewards import REWARDS, VALIDATION, Stretch, worst_loss
 from lrcontrol.envs.seeding import RunSeeds
 from lrcontrol.envs.settings import Settings
@@ -70,6 +69,7 @@ class World:
             uses_momentum=self._controls_momentum or settings.initial_momentum > 0.0,
             weight_decay=settings.weight_decay,
             smoothing=smoothing,
+            measures=self._measures,
             device=pick_device(device),
         )
 
@@ -89,9 +89,9 @@ class World:
         self.lr0: Array = np.broadcast_to(np.asarray(lr0, dtype=np.float64), (self.rows,)).copy()
         for value in self.lr0:
             self.settings.check_lr0(float(value))
-        self.engine.reset(seeds)
         self.lr = self.lr0.copy()
         self.momentum: Array = np.full(self.rows, self.settings.initial_momentum)
+        self.engine.reset(seeds, self._momentum())
         self.worst = worst_loss(self.engine.losses)
         self.last_loss: Array = self.engine.losses.copy()
         self.history = LossHistory(self.engine.losses)
@@ -131,7 +131,8 @@ class World:
             base = 1.0 - self.settings.initial_momentum if self.settings.form == "anchored" else 1.0
             self._set(self.lr, base * factors[:, 1])
         before, fast_before = self._capped(self.last_loss), self._capped(self.history.fast)
-        losses = [self._train(factors[:, 0]) for _ in range(min(self.settings.interval, self.steps - self.step_count))]
+        left = min(self.settings.interval, self.steps - self.step_count)
+        losses = [self._train(factors[:, 0], measure=number == 1) for number in range(left, 0, -1)]
         over = self.step_count >= self.steps
         fast_after = self._capped(self.history.fast)
         stretch = Stretch(np.stack(losses), before, fast_before, fast_after, self._validate() if over else None)
@@ -143,9 +144,7 @@ class World:
         self.lr = np.where(alive, np.clip(lr, *self.settings.lr_limits), self.lr)
         if self._controls_momentum:
             low, high = self.settings.momentum_limits
-            momentum = np.where(alive, np.clip(1.0 - one_minus_momentum, low, high), self.momentum)
-            if not np.array_equal(momentum, self.momentum):
-                self.momentum, self.engine.update = momentum, None
+            self.momentum = np.where(alive, np.clip(1.0 - one_minus_momentum, low, high), self.momentum)
 
     def _anchor(self, factor: Array) -> None:
         self._set(self._anchored_rate() * factor, 1.0 - self.momentum)
@@ -155,15 +154,15 @@ class World:
         start = self.lr0 if self.settings.form == "anchored" else np.ones(self.rows)
         return start * self.settings.base_schedule(self.step_count, self.steps)
 
-    def _train(self, factor: Array) -> Array:
-        """Take one training step and return the capped losses (R,) after it."""
+    def _train(self, factor: Array, measure: bool = True) -> Array:
+        """Take one training step and return the capped losses (R,) after it, measuring for an observation or not."""
         if self.settings.form != "recursive":
             self._anchor(factor)
         if self.record:
             row = self.step_count
             self.trace["loss"][row] = self.engine.losses
             self.trace["lr"][row], self.trace["momentum"][row] = self.lr, self.momentum
-        self.engine.step(self.lr, self._momentum())
+        self.engine.step(self.lr, self._momentum(), measure)
         self.forward_passes += 1
         self.backward_passes += 1
         self.last_loss = np.where(self.engine.alive, self.engine.losses, np.inf)
@@ -188,39 +187,17 @@ class World:
 
     def _measure(self) -> dict[str, Array]:
         """Return the measures that the features need; at the end of the episode a probe would decide nothing."""
-        wanted, engine = self._measures, self.engine
-        measures: dict[str, Array] = {}
-        if not wanted:
-            return measures
-        needs_update = {"grad_dot_update", "update_sq"} & wanted or (self._probes and not self._along_gradient)
-        if needs_update and engine.update is None:
-            engine.propose(self._momentum())
-        gradient, update, memory = engine.gradient, engine.update, engine.optimizer.memory
-        if "grad_sq" in wanted:
-            measures["grad_sq"] = row_square(gradient)
-        if "grad_dot_memory" in wanted:
-            nothing = np.full(self.rows, np.nan)
-            measures["grad_dot_memory"] = nothing if memory is None else row_dot(gradient, memory)
-            measures["memory_sq"] = nothing if memory is None else row_square(memory)
-        if update is not None and update is gradient and "grad_sq" in wanted:
-            measures["grad_dot_update"] = measures["update_sq"] = measures["grad_sq"]
-        elif update is not None and needs_update:
-            measures["grad_dot_update"], measures["update_sq"] = row_dot(gradient, update), row_square(update)
-        if "param_sq" in wanted:
-            measures["param_sq"] = row_square(engine.params)
-        if self._probes:
-            measures |= self._probe()
-        return measures
+        return self.engine.measures | self._probe() if self._probes else self.engine.measures
 
     def _probe(self) -> dict[str, Array]:
         factor = self.settings.probe_factor
         losses = np.full((self.rows, 3 if self._probes_momentum else 2), np.nan)
         if self.step_count < self.steps:
             lr = self._anchored_rate() if self.settings.form == "anchored" else self.lr
-            momenta = None
+            other = None
             if self._probes_momentum:
-                momenta = self.momentum, np.clip(1.0 - factor * (1.0 - self.momentum), *self.settings.momentum_limits)
-            losses = self.engine.probe(lr, factor, self._along_gradient, momenta)
+                other = np.clip(1.0 - factor * (1.0 - self.momentum), *self.settings.momentum_limits)
+            losses = self.engine.probe(lr, factor, self._momentum(), self._along_gradient, other)
             self.forward_passes += losses.shape[1]
         names = ("probe_loss", "probe_loss_more", "probe_loss_momentum")
         return dict(zip(names, losses.T, strict=False)) | {"probe_factor": np.full(self.rows, factor)}

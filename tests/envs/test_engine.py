@@ -148,12 +148,12 @@ def test_probe_is_the_loss_after_a_trial_step_on_the_same_minibatch():
     update = engine.propose(0.9).clone()
     lr, factor = np.array([0.01, 0.1]), 1.5
     for along_gradient, direction in ((True, engine.gradient.clone()), (False, update)):
-        found = engine.probe(lr, factor, along_gradient)
+        found = engine.probe(lr, factor, 0.9, along_gradient)
         for row in range(2):
             for trial, rate in enumerate((lr[row], factor * lr[row])):
                 module = task.model()
                 nn.utils.vector_to_parameters(engine.params[row] - rate * direction[row], module.parameters())
-                expected = task.loss(module(engine._x[row]), engine._y[row]).item()
+                expected = task.loss(module(engine.minibatch[0][row]), engine.minibatch[1][row]).item()
                 assert found[row, trial] == pytest.approx(expected, rel=1e-5)
 
 
@@ -166,13 +166,13 @@ def test_probe_of_another_momentum_goes_along_its_update_and_leaves_the_step_as_
         engine.reset(seeds)
         engine.step(lr, betas)
         engine.propose(betas)
-    found = probed.probe(lr, 1.5, False, (betas, others))
+    found = probed.probe(lr, 1.5, betas, other=others)
     assert found.shape == (2, 3)
     other = plain.propose(others).clone()
     for row in range(2):
         module = task.model()
         nn.utils.vector_to_parameters(plain.params[row] - lr[row] * other[row], module.parameters())
-        expected = task.loss(module(plain._x[row]), plain._y[row]).item()
+        expected = task.loss(module(plain.minibatch[0][row]), plain.minibatch[1][row]).item()
         assert found[row, 2] == pytest.approx(expected, rel=1e-5)
         assert abs(found[row, 2] / found[row, 0] - 1.0) > 1e-6  # the present momentum's step ends elsewhere
     plain.propose(betas)

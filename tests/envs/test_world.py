@@ -65,7 +65,7 @@ def test_probe_features_compare_two_trial_steps_on_the_present_minibatch():
 
     def loss_at(rate):
         torch.nn.utils.vector_to_parameters(start - rate * world.engine.gradient[0], module.parameters())
-        return world.task.loss(module(world.engine._x[0]), world.engine._y[0]).item()
+        return world.task.loss(module(world.engine.minibatch[0][0]), world.engine.minibatch[1][0]).item()
 
     same, more, now = loss_at(0.3), loss_at(0.45), loss_at(0.0)
     assert slope == pytest.approx((same - more) / (same * np.log(1.5)), rel=1e-3)

@@ -134,7 +134,7 @@ def test_each_of_200_steps_is_alike_also_where_rounding_grows(case, optimizer):
     state, start = None, np.array([True])
     for step in range(STEPS):
         copy_engine(engine, model, opt)
-        x, y = engine._x[0].clone(), engine._y[0].clone()
+        x, y = (part[0].clone() for part in engine.minibatch)
         decides = step % world.settings.interval == 0
         if decides:
             action, state = agent.predict(observation, state, start, deterministic=True)
@@ -161,27 +161,30 @@ def test_each_of_200_steps_is_alike_also_where_rounding_grows(case, optimizer):
 
 def copy_engine(engine, model, opt):
     """Put a module and its optimizer where row 0 of the engine stands."""
-    optimizer = engine.optimizer
+    optimizer, step = engine.optimizer, engine.step_count
     rows = {"grad": engine.gradient, "param": engine.params}
-    if optimizer.memory is not None and engine.step_count:
-        rows["memory"] = optimizer.memory
-        rows["squares"] = getattr(optimizer, "_squares", optimizer.memory)
+    memory = optimizer.memory(step)
+    if memory is not None:
+        rows["memory"] = memory
+        rows["squares"] = getattr(optimizer, "_squares", memory)
     views = {name: engine.layout.views(row) for name, row in rows.items()}
+    proposed = engine._proposed
     with torch.no_grad():
         for name, param in model.named_parameters():
             param.copy_(views["param"][name][0])
-            param.grad = views["grad"][name][0].clone()
+            gradient = views["grad"][name][0].clone()
+            param.grad = gradient
             state = opt.state[param]
             if "memory" in views and "momentum_buffer" in state:
                 state["momentum_buffer"].copy_(views["memory"][name][0])
             elif "memory" in views:
-                state["exp_avg"].copy_(views["memory"][name][0])
-                # the engine squares a gradient when it proposes, so what it keeps is already this step's where it has
-                if engine.update is None:
-                    state["exp_avg_sq"].copy_(views["squares"][name][0])
-                else:
-                    fresh = 0.001 * views["grad"][name][0].square()
-                    state["exp_avg_sq"].copy_((views["squares"][name][0] - fresh) / 0.999)
+                mean, square = views["memory"][name][0], views["squares"][name][0]
+                if isinstance(proposed, float):  # what is kept is already this step's where it has been proposed
+                    mean = (mean - (1.0 - proposed) * gradient) / proposed
+                if proposed is not None:
+                    square = (square - 0.001 * gradient.square()) / 0.999
+                state["exp_avg"].copy_(mean)
+                state["exp_avg_sq"].copy_(square)
 
 
 def test_rounding_alone_explains_why_a_rate_at_the_edge_of_stability_is_not_compared_freely():
