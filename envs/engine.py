@@ -17,7 +17,7 @@ from lrcontrol.envs.layout import Layout
 from lrcontrol.envs.minibatches import Minibatches
 from lrcontrol.envs.mlp import StackedMLP, plain_layers
 from lrcontrol.envs.optimizers import Momentum, column, make_optimizer
-from lrcontrol.envs.reductions import row_dot, row_square
+from lrcontrol.envs.reductions import row_dot, row_norm
 from lrcontrol.envs.seeding import RunSeeds, build_module
 from lrcontrol.envs.task import Data, Smoothing, Task
 
@@ -34,7 +34,8 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 
-MEASURES = ("grad_sq", "grad_dot_memory", "memory_sq", "grad_dot_update", "update_sq", "param_sq")
+_SQUARES, _DOTS = ("grad_sq", "memory_sq", "param_sq", "update_sq"), ("grad_dot_memory", "grad_dot_update")
+MEASURES = (*_SQUARES, *_DOTS)
 _PROPOSING = {"grad_dot_update", "update_sq"}
 
 
@@ -97,6 +98,7 @@ class Engine:
         self._blocks = make_blocks(rows, self.streams, row_numbers, self.layout.width, self.device)
         most = max(part.stop - part.start for block in self._blocks for part in block.parts)
         self._scratch = torch.empty(most, self.layout.width, device=self.device)
+        self._nothing = torch.full((rows,), torch.nan, device=self.device)
         self._views = [self.layout.views(self._params[block.rows]) for block in self._blocks]
 
     @property
@@ -173,12 +175,10 @@ class Engine:
                 for rows in block.parts:
                     if fresh:
                         optimizer.propose(rows, step, self._params, momentum)
-                    moved = torch.mul(
-                        optimizer.update(step)[rows], rates[rows], out=self._scratch[: rows.stop - rows.start]
-                    )
+                    update = optimizer.update(step)[rows]
                     if frozen is not None:
-                        moved.masked_fill_(frozen[rows], 0.0)
-                    self._params[rows] -= moved
+                        update = update.masked_fill(frozen[rows], 0.0)
+                    self._params[rows].addcmul_(update, rates[rows], value=-1.0)
                     optimizer.commit(rows, step, momentum)
             x, y = self.minibatches.batch(block.streams)
             losses[block.rows] = self.model.loss_and_gradient(views, x, y, into)
@@ -197,25 +197,22 @@ class Engine:
         """Write the measures of some rows into their columns of ``into`` (measures, R), proposing if they need it."""
         optimizer = self.optimizer
         gradient, memory, update = optimizer.gradient(step), optimizer.memory(step), optimizer.update(step)
-        found: dict[str, Tensor] = {}
-        if "grad_sq" in wanted:
-            found["grad_sq"] = row_square(gradient[rows])
-        if "grad_dot_memory" in wanted and memory is not None:
-            found["grad_dot_memory"] = row_dot(gradient[rows], memory[rows], self._scratch)
-        if "memory_sq" in wanted and memory is not None:
-            found["memory_sq"] = row_square(memory[rows])
+        g, nothing = gradient[rows], self._nothing[rows]
+        found = {"grad_sq": row_norm(g), "memory_sq": nothing, "grad_dot_memory": nothing}
+        if memory is not None and "memory_sq" in wanted:
+            found["memory_sq"] = row_norm(memory[rows])
+        if memory is not None and "grad_dot_memory" in wanted:
+            found["grad_dot_memory"] = row_dot(g, memory[rows], self._scratch)
         if "param_sq" in wanted:
-            found["param_sq"] = row_square(self._params[rows])
+            found["param_sq"] = row_norm(self._params[rows])
         if _PROPOSING & set(wanted):
             optimizer.propose(rows, step, self._params, momentum)
-            found["update_sq"] = row_square(update[rows])
-            along = update is not gradient
-            found["grad_dot_update"] = (
-                row_dot(gradient[rows], update[rows], self._scratch) if along else found["update_sq"]
-            )
-        for row, name in enumerate(wanted):
-            if name in found:
-                into[row, rows] = found[name]
+            same = update is gradient
+            found["update_sq"] = found["grad_sq"] if same else row_norm(update[rows])
+            found["grad_dot_update"] = found["update_sq"].square() if same else row_dot(g, update[rows], self._scratch)
+        table = torch.stack([found[name] for name in wanted]).double()
+        table[: sum(name in _SQUARES for name in wanted)].square_()
+        into[:, rows] = table
 
     def _has_proposed(self, momentum: Momentum) -> bool:
         before = self._proposed

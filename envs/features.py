@@ -168,5 +168,6 @@ def observe(features: Sequence[str], now: Moment, past: LossHistory) -> NDArray[
     """Return the observation (R, len(features)), each feature clipped to ±10, NaN as 0."""
     with np.errstate(all="ignore"):
         columns = [FEATURES[name].compute(now, past) for name in features]
-        stacked = np.nan_to_num(np.stack(columns, axis=1), nan=0.0, posinf=LIMIT, neginf=-LIMIT)
+        stacked = np.stack(columns, axis=1)
+    stacked[np.isnan(stacked)] = 0.0
     return np.clip(stacked, -LIMIT, LIMIT).astype(np.float32)

@@ -172,6 +172,10 @@ class StackedMLP:
         """Write one layer's gradients from delta (groups, features, B) and the layer's input (groups, B, D)."""
         weight, bias = into[layer.weight], into[layer.bias]
         shape = (delta.shape[0], delta.shape[1], below.shape[2])
+        if shape == tuple(weight.shape):
+            _bmm(delta, below, weight)
+            torch.sum(delta, dim=2, out=bias)
+            return
         product = self._buffer(layer.weight, 0, shape, delta)
         weight.copy_(_bmm(delta, below, product).view(weight.shape))  # into a strided view it would run row by row
         torch.sum(delta.view(weight.shape[0], weight.shape[1], -1), dim=2, out=bias)

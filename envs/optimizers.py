@@ -130,8 +130,7 @@ class AdamW:
             u.add_(params[rows], alpha=self.weight_decay)
 
     def _fused(self, g: Tensor, m: Tensor, v: Tensor, u: Tensor, step: int, beta1: float) -> None:
-        """Let torch's one-pass kernel move zeros by −1 times a step of rate −1: what it leaves there is u."""
-        u.zero_()
+        """Let torch's one-pass kernel decay what u holds to nothing and take a step of rate −1 from there, which is u."""
         taken = torch.full((), float(step), device=u.device)
         adamw(
             [u],
@@ -146,7 +145,7 @@ class AdamW:
             beta1=beta1,
             beta2=self.beta2,
             lr=-1.0,
-            weight_decay=0.0,
+            weight_decay=-1.0,
             eps=self.epsilon,
         )
 

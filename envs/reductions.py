@@ -7,17 +7,17 @@ from torch import Tensor
 
 
 def row_dot(a: Tensor, b: Tensor, scratch: Tensor) -> Tensor:
-    """Return the dot products of the rows of a and b (R, P), as float64 (R,); ``scratch`` holds at least (R, P)."""
-    return _row_sum(torch.mul(a, b, out=scratch[: len(a)])).double()
+    """Return the dot products of the rows of a and b (R, P), (R,); ``scratch`` holds at least (R, P)."""
+    return _row_sum(torch.mul(a, b, out=scratch[: a.shape[0]]))
 
 
 def _row_sum(rows: Tensor) -> Tensor:
-    if len(rows) == 1:  # a lone row would be summed by several threads, in another order
+    if rows.shape[0] == 1:  # a lone row would be summed by several threads, in another order
         return rows.expand(2, -1).sum(dim=1)[:1]
     return rows.sum(dim=1)
 
 
-def row_square(a: Tensor) -> Tensor:
-    """Return the squared norms of the rows of a (R, P), as float64 (R,)."""
+def row_norm(a: Tensor) -> Tensor:
+    """Return the norms of the rows of a (R, P), (R,)."""
     norms: Tensor = torch.linalg.vector_norm(a, dim=1)
-    return norms.double().square()
+    return norms
