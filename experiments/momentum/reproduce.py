@@ -6,8 +6,6 @@ SGD with momentum 0.9 at the start, in both cases; the initial rates are the sam
 length; "equal cost" gives the agent whose decisions cost fewer forward passes the steps that the other's passes would
 pay, a backward pass counted as two forward ones. PPO is trained on random-digits alone, as long in both cases.
 Trainings go into results/momentum and are not done twice. Needs MNIST and Fashion-MNIST.
-
-No result of it is committed yet.
 """
 
 from __future__ import annotations
