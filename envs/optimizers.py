@@ -130,7 +130,7 @@ class AdamW:
             u.add_(params[rows], alpha=self.weight_decay)
 
     def _fused(self, g: Tensor, m: Tensor, v: Tensor, u: Tensor, step: int, beta1: float) -> None:
-        """Let torch's one-pass kernel decay what u holds to nothing, and take a step of rate −1 from there: that is u."""
+        """Let torch's one-pass kernel decay u to nothing and take a step of rate −1 from there, which is the new u."""
         taken = torch.full((), float(step), device=u.device)
         adamw(
             [u],
