@@ -7,8 +7,6 @@
 One process, one sitting: every contender of a case is timed in turn, round after round, and the medians are kept, so
 that whatever else the machine does falls on all alike. The unit is a training step of one replica: forward, backward,
 optimizer, and in the environments observation and reward as well. Writes speed.csv, speed.json and speed.png.
-
-No result of it is committed yet.
 """
 
 from __future__ import annotations

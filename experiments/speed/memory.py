@@ -1,0 +1,89 @@
+"""Memory of the batched environment for each replica, against what the replicas themselves need.
+
+    python -m experiments.speed.memory
+
+Every size runs in a process of its own, for some steps; the peak of its resident memory counts. What a replica takes is
+the slope between two sizes, so that libraries and data do not count. Needs: parameters, optimizer state, gradient, and
+one set of activations (every layer's output for one minibatch). Linux and macOS. Writes memory.csv.
+"""
+
+from __future__ import annotations
+
+import itertools
+import resource
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from experiments.speed.measure import CASES
+from experiments.tables import write
+from lrcontrol.cli import run_command
+from lrcontrol.envs import TrainingVectorEnv
+from lrcontrol.envs.seeding import build_module
+
+HERE = Path(__file__).parent
+SIZES = {"digits-mlp": (1024, 4096, 8192), "784-64-10": (256, 512, 1024), "mnist-mlp": (256, 512, 1024)}
+STATE = {"sgd": 0, "adamw": 2}
+UNIT = 1 if sys.platform == "darwin" else 1024
+
+
+@dataclass(frozen=True)
+class Options:
+    """Measure memory for each replica."""
+
+    cases: tuple[str, ...] = tuple(SIZES)
+    """Which tasks."""
+    out: Path = HERE
+    """Folder for the table."""
+
+
+def peak(case: str, rows: int) -> tuple[int, int]:
+    """Return the bytes of resident memory before the environment is made, and at the most, in this process."""
+    optimizer, make = CASES[case]
+    task = make()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT
+    env = TrainingVectorEnv(rows, streams=1 if case == "mnist-mlp" else None, task=task, optimizer=optimizer)
+    env.reset(seed=0, options={"lr0": 1e-3})
+    for _ in range(5):
+        env.step(np.zeros(rows, dtype=int))
+    return before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT
+
+
+def needs(case: str) -> int:
+    """Return the bytes that a replica cannot do without."""
+    optimizer, make = CASES[case]
+    task = make()
+    module = build_module(task.model, 0)
+    parameters = sum(part.numel() for part in module.parameters())
+    activations = task.batch_size * sum(part.out_features for part in module.modules() if isinstance(part, nn.Linear))
+    return 4 * ((2 + STATE[optimizer]) * parameters + activations)
+
+
+def main(options: Options) -> int:
+    rows = []
+    for case in options.cases:
+        peaks: dict[int, list[int]] = {}
+        for size in SIZES[case]:
+            code = f"from experiments.speed.memory import peak; print(*peak({case!r}, {size}))"
+            done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+            peaks[size] = [int(word) for word in done.stdout.split()]
+        sizes = list(peaks)
+        row: dict[str, Any] = {"case": case}
+        for low, high in itertools.pairwise(sizes):
+            slope = (peaks[high][1] - peaks[low][1]) / (high - low)
+            row |= {f"bytes_per_replica_{low}_to_{high}": round(slope), "sizes": " ".join(map(str, sizes))}
+        slope = (peaks[sizes[-1]][1] - peaks[sizes[0]][1]) / (sizes[-1] - sizes[0])
+        row |= {"bytes_per_replica": round(slope), "needs": needs(case), "ratio": round(slope / needs(case), 2)}
+        row["mib_above_import"] = " ".join(f"{(most - before) / 2**20:.0f}" for before, most in peaks.values())
+        rows.append(row)
+    write(options.out / "memory.csv", rows)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(Options, main, "python -m experiments.speed.memory", None))

@@ -1,0 +1,110 @@
+"""Environment steps a second of PPO, end to end: our batched environment against Stable-Baselines3's DummyVecEnv.
+
+    python -m experiments.speed.training
+
+digits-mlp, plain SGD, the defaults of lrcontrol.train; rounds of whole rollouts and updates, the two in turn, medians.
+Says where the time goes: environment, update, and the rest of a rollout (policy, buffer). Writes training.csv.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3 import PPO
+from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
+
+from experiments.tables import write
+from lrcontrol.algorithms import ALGORITHMS, ANNEALED
+from lrcontrol.cli import run_command
+from lrcontrol.envs import TrainingEnv, TrainingVectorEnv
+from lrcontrol.envs.sb3 import SB3VecEnv
+from lrcontrol.training import DEFAULTS, MULTIPLIERS
+
+HERE = Path(__file__).parent
+SETTINGS: dict[str, Any] = {"task": "digits-mlp", "multipliers": MULTIPLIERS, "device": "cpu"} | dict(DEFAULTS)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Time PPO end to end."""
+
+    num_envs: int = 256
+    """Of the batched environment."""
+    dummies: int = 8
+    """Single environments in DummyVecEnv."""
+    rounds: int = 3
+    """Rollouts with their updates, each timed; one more comes first and is not."""
+    out: Path = HERE
+    """Folder for the table."""
+
+
+class Timed:
+    """PPO with a clock on its environment and on its update."""
+
+    def __init__(self, env: Any, n_steps: int) -> None:
+        parameters = {name: value for name, value in ALGORITHMS["ppo"].parameters.items() if name != ANNEALED}
+        collected = n_steps * env.num_envs
+        parameters |= {"n_steps": n_steps, "batch_size": min(parameters["batch_size"], collected)}
+        self.seconds = {"environment": 0.0, "update": 0.0, "all": 0.0}
+        self.collected = collected
+        self.model = PPO("MlpPolicy", VecMonitor(env), seed=0, device="cpu", **parameters)
+        env.step_wait = self._clocked("environment", env.step_wait)
+        self.model.train = self._clocked("update", self.model.train)  # type: ignore[method-assign]
+
+    def _clocked(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*arguments: Any) -> Any:
+            began = time.perf_counter()
+            result = function(*arguments)
+            self.seconds[name] += time.perf_counter() - began
+            return result
+
+        return run
+
+    def round(self) -> dict[str, float]:
+        """Collect one rollout and learn from it; return steps a second and the shares of the time."""
+        self.seconds = dict.fromkeys(self.seconds, 0.0)
+        self._clocked("all", self.model.learn)(self.collected)
+        spent = self.seconds["all"]
+        shares = {name: self.seconds[name] / spent for name in ("environment", "update")}
+        return {"steps_per_second": self.collected / spent} | shares | {"rest": 1.0 - sum(shares.values())}
+
+
+def main(options: Options) -> int:
+    contenders = {
+        f"batched environment, {options.num_envs}": Timed(
+            SB3VecEnv(TrainingVectorEnv(options.num_envs, **SETTINGS)), n_steps=200
+        ),
+        f"DummyVecEnv, {options.dummies}": Timed(
+            DummyVecEnv([lambda: TrainingEnv(**SETTINGS) for _ in range(options.dummies)]), n_steps=200
+        ),
+    }
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
+    for number in range(options.rounds + 1):
+        for name, contender in contenders.items():
+            seen = contender.round()
+            if number:
+                found[name].append(seen)
+    rows = []
+    for name, rounds in found.items():
+        medians = {key: float(np.median([seen[key] for seen in rounds])) for key in rounds[0]}
+        rates = {"steps_per_second": round(medians.pop("steps_per_second"))}
+        rows.append({"contender": name, "threads": torch.get_num_threads()} | rates | _rounded(medians))
+    ratios = [a["steps_per_second"] / b["steps_per_second"] for a, b in zip(*found.values(), strict=True)]
+    rows[0]["against_the_last"] = round(float(np.median(ratios)), 1)
+    write(options.out / "training.csv", rows)
+    return 0
+
+
+def _rounded(shares: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 3) for name, value in shares.items()}
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(Options, main, "python -m experiments.speed.training", None))
