@@ -80,7 +80,6 @@ class Engine:
         if rows < 1 or self.streams < 1 or rows % self.streams:
             raise InputError(f"streams {streams} does not divide the {rows} replicas")
         self.device = device or torch.device("cpu")
-        self._optimizer_arguments = (optimizer, uses_momentum, weight_decay, smoothing)
         self._wanted = [name for name in MEASURES if name in measures]
         module = build_module(task.model, 0)
         check_functional(module, task)
@@ -99,6 +98,9 @@ class Engine:
         most = max(part.stop - part.start for block in self._blocks for part in block.parts)
         self._scratch = torch.empty(most, self.layout.width, device=self.device)
         self._nothing = torch.full((rows,), torch.nan, device=self.device)
+        self.optimizer = make_optimizer(optimizer, uses_momentum, weight_decay, smoothing, self.layout, self._params)
+        into = (self.optimizer.gradient(0), self.optimizer.gradient(1))
+        self._gradient_views = [[self.layout.views(flat[block.rows]) for block in self._blocks] for flat in into]
         self._views = [self.layout.views(self._params[block.rows]) for block in self._blocks]
 
     @property
@@ -129,15 +131,13 @@ class Engine:
         """
         if len(seeds) != self.rows:
             raise InputError(f"{len(seeds)} seeds for {self.rows} replicas")
-        initial: dict[int, Tensor] = {}
         for row, seed in enumerate(seeds):
-            if seed.init not in initial:
-                initial[seed.init] = self.layout.flatten(build_module(self.task.model, seed.init))
-            self.params[row] = initial[seed.init]
+            if row and seed.init == seeds[row - 1].init:  # the rows of a stream are usually of one run
+                self.params[row] = self.params[row - 1]
+            else:
+                self.params[row] = self.layout.flatten(build_module(self.task.model, seed.init))
         self.minibatches.reset([seeds[row].data for row in range(0, self.rows, self.rows // self.streams)])
-        self.optimizer = make_optimizer(*self._optimizer_arguments, self.layout, self._params)
-        into = (self.optimizer.gradient(0), self.optimizer.gradient(1))
-        self._gradient_views = [[self.layout.views(flat[block.rows]) for block in self._blocks] for flat in into]
+        self.optimizer.reset()
         self.step_count = 0
         self.alive = np.ones(self.rows, dtype=bool)
         self._proposed: Momentum | None = None
@@ -242,20 +242,20 @@ class Engine:
         """
         if not along_gradient:
             self.propose(momentum)
-        rates, step = column(lr, self._params), self.step_count
+        step = self.step_count
         direction = self.optimizer.gradient(step) if along_gradient else self.optimizer.update(step)
-        factors = [1.0, factor] if other is None else [1.0, factor, 1.0]
-        losses = torch.empty(self.rows, len(factors), dtype=torch.float64, device=self.device)
+        rates = [column(trial, self._params) for trial in (lr, factor * lr, lr)[: 2 if other is None else 3]]
+        losses = torch.empty(self.rows, len(rates), dtype=torch.float64, device=self.device)
         for block in self._blocks:
             here = block.rows
             count = here.stop - here.start
-            trials = torch.empty(count, len(factors), self.layout.width, device=self.device)
-            for number, share in enumerate(factors):
+            trials = torch.empty(count, len(rates), self.layout.width, device=self.device)
+            for number, rate in enumerate(rates):
                 if number == 2:
                     assert other is not None
                     for rows in block.parts:
                         self.optimizer.propose(rows, step, self._params, other)
-                torch.sub(self._params[here], direction[here] * (rates[here] * share), out=trials[:, number])
+                torch.sub(self._params[here], direction[here] * rate[here], out=trials[:, number])
             if other is not None:
                 for rows in block.parts:
                     self.optimizer.propose(rows, step, self._params, momentum)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.random import SeedSequence
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lrcontrol.envs.task import Task
@@ -26,7 +27,8 @@ class Minibatches:
         self.per_epoch = len(self.inputs) // task.batch_size
         self.shuffle = task.shuffle and len(self.inputs) > 1
         self._generators: list[np.random.Generator] = []
-        self._order: Tensor | None = None
+        self._kind = np.uint16 if len(self.inputs) <= 1 << 16 else np.int64  # orders are the largest thing kept here
+        self._order: NDArray[np.unsignedinteger | np.signedinteger] = np.zeros((0, 0), self._kind)
         self._gathered: tuple[Tensor, Tensor] | None = None
         self._window: slice | None = None
         self._memory: list[Tensor | None] = [None, None]
@@ -35,6 +37,8 @@ class Minibatches:
     def reset(self, seeds: Sequence[SeedSequence]) -> None:
         """Start S = len(seeds) streams anew, at their first minibatch."""
         self._generators = [np.random.Generator(np.random.PCG64(seed)) for seed in seeds]
+        if self.shuffle and len(self._order) != len(seeds):
+            self._order = np.empty((len(seeds), len(self.inputs)), self._kind)
         self._step = -1
         self.advance()
 
@@ -45,9 +49,8 @@ class Minibatches:
         batch = self._step % self.per_epoch
         self._first = batch * self.batch_size
         if self.shuffle and batch == 0:
-            rows = len(self.inputs)
-            order = np.stack([generator.permutation(rows) for generator in self._generators])
-            self._order = torch.from_numpy(order).to(self.inputs.device)
+            for row, generator in enumerate(self._generators):
+                self._order[row] = generator.permutation(len(self.inputs))
 
     def batch(self, streams: slice) -> tuple[Tensor, Tensor]:
         """Return the present minibatches of some of the S streams: inputs (S, B, …) and targets (S, B, …).
@@ -61,8 +64,7 @@ class Minibatches:
             count = len(self._generators[streams])
             x, y = self.inputs[window], self.targets[window]
             return x.expand(count, *x.shape), y.expand(count, *y.shape)
-        assert self._order is not None
-        index = self._order[streams, window]
+        index = torch.from_numpy(self._order[streams, window].astype(np.int64)).to(self.inputs.device)
         self._window = streams
         self._gathered = self._gather(self.inputs, index, 0), self._gather(self.targets, index, 1)
         return self._gathered

@@ -17,13 +17,20 @@ from lrcontrol.envs.layout import Layout
 from lrcontrol.envs.task import Task
 
 THIN = 16  # a lone product with fewer rows takes another kernel, and other rounding, than the same product in a stack
+LARGE = 1 << 14  # products into a strided view run row by row, which beats a copy afterwards from this size on
 
 _aten = torch.ops.aten
-# Module type: forward in place where possible, and gradient from (upstream gradient, kept tensor).
+# Module type: forward in place, and backward from the upstream gradient, which it overwrites, and the output.
 _ACTIVATIONS: dict[type[nn.Module], tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
-    nn.Tanh: (torch.tanh_, lambda gradient, output: _aten.tanh_backward(gradient, output)),
-    nn.ReLU: (torch.relu_, lambda gradient, output: _aten.threshold_backward(gradient, output, 0)),
-    nn.ELU: (F.elu_, lambda gradient, output: _aten.elu_backward(gradient, 1, 1, 1, True, output)),
+    nn.Tanh: (torch.tanh_, lambda into, output: _aten.tanh_backward.grad_input(into, output, grad_input=into)),
+    nn.ReLU: (
+        torch.relu_,
+        lambda into, output: _aten.threshold_backward.grad_input(into, output, 0, grad_input=into),
+    ),
+    nn.ELU: (
+        F.elu_,
+        lambda into, output: _aten.elu_backward.grad_input(into, 1, 1, 1, True, output, grad_input=into),
+    ),
 }
 
 
@@ -172,10 +179,10 @@ class StackedMLP:
         """Write one layer's gradients from delta (groups, features, B) and the layer's input (groups, B, D)."""
         weight, bias = into[layer.weight], into[layer.bias]
         shape = (delta.shape[0], delta.shape[1], below.shape[2])
-        if shape == tuple(weight.shape):
+        if shape == tuple(weight.shape) and shape[1] * shape[2] >= LARGE:
             _bmm(delta, below, weight)
             torch.sum(delta, dim=2, out=bias)
             return
         product = self._buffer(layer.weight, 0, shape, delta)
-        weight.copy_(_bmm(delta, below, product).view(weight.shape))  # into a strided view it would run row by row
+        weight.copy_(_bmm(delta, below, product).view(weight.shape))
         torch.sum(delta.view(weight.shape[0], weight.shape[1], -1), dim=2, out=bias)

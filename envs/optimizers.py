@@ -23,6 +23,9 @@ class BaseOptimizer(Protocol):
     an array (R,), u_t may be proposed again for others until the step is committed.
     """
 
+    def reset(self) -> None:
+        """Forget everything: the next step is the first."""
+
     def gradient(self, step: int) -> Tensor:
         """Return where g_t is to be written, (R, P)."""
 
@@ -68,6 +71,9 @@ class SGD:
         if uses_momentum:
             self._gradients = (torch.zeros_like(like),) * 2
 
+    def reset(self) -> None:
+        """See BaseOptimizer: the first step reads no memory."""
+
     def gradient(self, step: int) -> Tensor:
         """See BaseOptimizer."""
         return self._gradients[step % 2]
@@ -100,6 +106,12 @@ class AdamW:
         self._gradient, self._update = torch.zeros_like(like), torch.zeros_like(like)
         self._means, self._squares = torch.zeros_like(like), torch.zeros_like(like)
         self._squared = [-1] * len(like)  # the step whose gradient a row has squared last: β2 does not move
+
+    def reset(self) -> None:
+        """See BaseOptimizer."""
+        for buffer in (self._update, self._means, self._squares):
+            buffer.zero_()
+        self._squared = [-1] * len(self._squared)
 
     def gradient(self, step: int) -> Tensor:
         """See BaseOptimizer."""
@@ -163,6 +175,11 @@ class Smoothed:
         self._gradient = torch.zeros_like(like)
         self._size, self._next = torch.zeros(2, len(like), dtype=like.dtype, device=like.device)
 
+    def reset(self) -> None:
+        """See BaseOptimizer."""
+        self._size.zero_()
+        self.inner.reset()
+
     def gradient(self, step: int) -> Tensor:
         """See BaseOptimizer."""
         return self._gradient
@@ -199,6 +216,6 @@ OPTIMIZERS = ("sgd", "adamw")
 def make_optimizer(
     name: str, uses_momentum: bool, weight_decay: float, smoothing: Smoothing | None, layout: Layout, like: Tensor
 ) -> BaseOptimizer:
-    """Return a fresh optimizer, of one of the names in ``OPTIMIZERS``, for parameters of the shape of ``like``."""
+    """Return an optimizer, of one of the names in ``OPTIMIZERS``, for parameters of the shape of ``like``."""
     inner: BaseOptimizer = AdamW(like, weight_decay) if name == "adamw" else SGD(like, uses_momentum)
     return inner if smoothing is None else Smoothed(inner, smoothing, layout, like)

@@ -133,7 +133,7 @@ ALGORITHMS: dict[str, Algorithm] = {
         "TRPO",
         (DISCRETE, BOX),
         parameters=_ON_POLICY
-        | {"n_steps": 100, "batch_size": 6400, "target_kl": 0.03, "sub_sampling_factor": 4, "n_critic_updates": 5},
+        | {"n_steps": 100, "batch_size": 6400, "target_kl": 0.06, "sub_sampling_factor": 4, "n_critic_updates": 5},
     ),
     "qrdqn": Algorithm(
         "sb3_contrib",

@@ -34,6 +34,8 @@ OTHERS = ["constant", "hillclimb", "hillclimb:factor=2"]
 BUDGET = {
     "ppo": 3_000_000,
     "a2c": 1_000_000,
+    "trpo": 1_000_000,
+    "recurrent-ppo": 1_000_000,
     "ars": 1_000_000,
     "dqn": 400_000,
     "sac": 200_000,

@@ -27,7 +27,7 @@ from lrcontrol.envs import TrainingVectorEnv
 from lrcontrol.envs.seeding import build_module
 
 HERE = Path(__file__).parent
-SIZES = {"digits-mlp": (1024, 4096, 8192), "784-64-10": (256, 512, 1024), "mnist-mlp": (256, 512, 1024)}
+SIZES = {"digits-mlp": (1024, 4096, 8192), "784-64-10": (512, 1024, 2048), "mnist-mlp": (2048, 4096, 8192)}
 STATE = {"sgd": 0, "adamw": 2}
 UNIT = 1 if sys.platform == "darwin" else 1024
 

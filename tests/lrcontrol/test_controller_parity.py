@@ -144,7 +144,9 @@ def test_each_of_200_steps_is_alike_also_where_rounding_grows(case, optimizer):
         controller.step(float(engine.losses[0]), closure=lambda x=x, y=y: exact_loss(model(x), y))
         if decides:
             found = list(controller.observation.values())
-            np.testing.assert_allclose(found, observation[0], rtol=1e-5, atol=1e-5, err_msg=str(step))
+            # a slope is a difference of two float32 losses over a small one: its last digits are rounding
+            atol = 3e-5 if world._probes else 1e-5
+            np.testing.assert_allclose(found, observation[0], rtol=1e-5, atol=atol, err_msg=str(step))
             np.testing.assert_allclose(controller.last_action, np.asarray(action).reshape(-1), rtol=0.0, atol=1e-5)
         world._train(factors[:, 0])
         observation = world._observe()
