@@ -28,6 +28,7 @@ class Algorithm:
         two_dimensional: whether a discrete action may have two dimensions.
         num_envs: default number of environments.
         parameters: arguments of its class, and ``learning_rate_end``, to which its learning rate goes down linearly.
+        settings: of the environment, where they are not those of ``lrcontrol.training.DEFAULTS``.
         policy: the name of its policy network.
         overcounts: whether its ``num_timesteps`` counts a step of N environments N² times, as ARS's does.
     """
@@ -38,6 +39,7 @@ class Algorithm:
     two_dimensional: bool = True
     num_envs: int = 256
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
     policy: str = "MlpPolicy"
     overcounts: bool = False
 
@@ -117,8 +119,16 @@ ALGORITHMS: dict[str, Algorithm] = {
         (BOX,),
         num_envs=64,
         parameters=_OFF_POLICY | {"learning_rate": 1e-3, "ent_coef": 0.01},
+        settings={"max_factor": 10.0},
     ),
-    "td3": Algorithm("stable_baselines3", "TD3", (BOX,), num_envs=64, parameters=_OFF_POLICY | {"learning_rate": 7e-4}),
+    "td3": Algorithm(
+        "stable_baselines3",
+        "TD3",
+        (BOX,),
+        num_envs=64,
+        parameters=_OFF_POLICY | {"learning_rate": 3e-4, "policy_delay": 4},
+        settings={"max_factor": 10.0},
+    ),
     "recurrent-ppo": Algorithm(
         "sb3_contrib",
         "RecurrentPPO",

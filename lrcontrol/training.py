@@ -82,7 +82,7 @@ def make_plan(
     algorithm = find_algorithm(algo)
     kind = algorithm.action_kind(tuple(hyperparameters), action)
     algorithm.check_parameters(parameters)
-    given = {**DEFAULTS, "lr0_range": LR0_RANGE.get(optimizer), **settings}
+    given = {**DEFAULTS, "lr0_range": LR0_RANGE.get(optimizer), **algorithm.settings, **settings}
     if kind == DISCRETE:
         given.setdefault("multipliers", MULTIPLIERS)
     elif given.get("multipliers") is not None:
