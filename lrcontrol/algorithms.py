@@ -119,7 +119,6 @@ ALGORITHMS: dict[str, Algorithm] = {
         (BOX,),
         num_envs=64,
         parameters=_OFF_POLICY | {"learning_rate": 1e-3, "ent_coef": 0.01},
-        settings={"max_factor": 10.0},
     ),
     "td3": Algorithm(
         "stable_baselines3",

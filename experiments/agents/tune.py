@@ -2,9 +2,10 @@
 
     python -m experiments.agents.tune                    every algorithm
     python -m experiments.agents.tune --algos a2c sac    some
+    python -m experiments.agents.tune --seed 1 --trials 4 --work results/tuning1    another search
 
 Every trial is a training on digits-mlp; its validation runs are neither those of training nor those of evaluation.
-Writes tuning.csv: a row for each trial, its parameters, its score, its time.
+Writes tuning.csv, a row for each trial: its parameters, its score, its time; rows of other searches stay.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class Options:
     seed: int = 0
     """Of the search; trial i is trained with seed 100 + i."""
     work: Path = Path("results/tuning")
-    """Where the trainings go."""
+    """Where the trainings go; another folder for another seed."""
 
 
 def draw(algo: str, trial: int, seed: int) -> dict[str, Any]:
@@ -74,6 +75,16 @@ def draw(algo: str, trial: int, seed: int) -> dict[str, Any]:
         return {}
     random = np.random.default_rng([seed, list(SPACES).index(algo), trial])
     return {name: values[random.integers(len(values))] for name, values in SPACES[algo].items()}
+
+
+def keep_others(path: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows and those of other searches that the file holds, the best of an algorithm first."""
+    mine = {(row["algo"], int(row["seed"]), int(row["trial"])) for row in rows}
+    if path.is_file():
+        with path.open(newline="", encoding="utf-8") as file:
+            before = list(csv.DictReader(file))
+        rows = rows + [row for row in before if (row["algo"], int(row["seed"]), int(row["trial"])) not in mine]
+    return sorted(rows, key=lambda row: (row["algo"], float(row["score"])))
 
 
 def main(options: Options) -> int:
@@ -96,6 +107,7 @@ def main(options: Options) -> int:
             rows.append(
                 {
                     "algo": name.rsplit("-", 1)[0],
+                    "seed": options.seed,
                     "trial": int(name.rsplit("-", 1)[1]),
                     "score": round(score["score"], 4),
                     "mean_loss": round(score["mean_loss"], 4),
@@ -105,7 +117,7 @@ def main(options: Options) -> int:
                     "parameters": json.dumps(drawn[name]),
                 }
             )
-    rows.sort(key=lambda row: (row["algo"], row["score"]))
+    rows = keep_others(HERE / "tuning.csv", rows)
     with (HERE / "tuning.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0], lineterminator="\n")
         writer.writeheader()

@@ -577,7 +577,8 @@ def test_stable_baselines3_is_not_needed_to_apply_a_trained_agent(tmp_path):
     random_agent().save(tmp_path / "agent")
     code = (
         "import sys, torch\n"
-        "for name in ('stable_baselines3', 'sb3_contrib', 'matplotlib', 'scipy'): sys.modules[name] = None\n"
+        "for name in ('gymnasium', 'stable_baselines3', 'sb3_contrib', 'matplotlib', 'scipy'):\n"
+        "    sys.modules[name] = None\n"
         "from lrcontrol.controller import LRController\n"
         "opt = torch.optim.SGD([torch.nn.Parameter(torch.ones(3))], lr=0.1)\n"
         f"c = LRController(opt, {str(tmp_path / 'agent')!r}, total_steps=9)\n"
