@@ -8,6 +8,7 @@ from pathlib import Path
 from lrcontrol.agents.bandit import Bandit
 from lrcontrol.agents.base import Agent, PolicyPredictor
 from lrcontrol.agents.hillclimb import HillClimb
+from lrcontrol.agents.patience import Greedy, Plateau
 from lrcontrol.agents.sb3_model import SB3Agent
 from lrcontrol.agents.schedule import constant, schedule
 from lrcontrol.agents.trained import TrainedAgent
@@ -17,6 +18,8 @@ from lrcontrol.envs.spec import build
 AGENTS: dict[str, Callable[..., Agent]] = {
     "constant": constant,
     "schedule": schedule,
+    "plateau": Plateau,
+    "greedy": Greedy,
     "hillclimb": HillClimb,
     "bandit": Bandit,
 }

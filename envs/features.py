@@ -166,8 +166,9 @@ def measures_of(features: Sequence[str]) -> frozenset[str]:
 
 def observe(features: Sequence[str], now: Moment, past: LossHistory) -> NDArray[np.float32]:
     """Return the observation (R, len(features)), each feature clipped to ±10, NaN as 0."""
+    stacked = np.empty((len(now.loss), len(features)))
     with np.errstate(all="ignore"):
-        columns = [FEATURES[name].compute(now, past) for name in features]
-        stacked = np.stack(columns, axis=1)
+        for column, name in enumerate(features):
+            stacked[:, column] = FEATURES[name].compute(now, past)
     stacked[np.isnan(stacked)] = 0.0
-    return np.clip(stacked, -LIMIT, LIMIT).astype(np.float32)
+    return np.minimum(np.maximum(stacked, -LIMIT), LIMIT).astype(np.float32)

@@ -141,7 +141,8 @@ class World:
     def _set(self, lr: Array, one_minus_momentum: Array) -> None:
         """Put new values in force, clipped, in the replicas that are not frozen."""
         alive = self.engine.alive
-        self.lr = np.where(alive, np.clip(lr, *self.settings.lr_limits), self.lr)
+        low, high = self.settings.lr_limits
+        self.lr = np.where(alive, np.minimum(np.maximum(lr, low), high), self.lr)
         if self._controls_momentum:
             low, high = self.settings.momentum_limits
             self.momentum = np.where(alive, np.clip(1.0 - one_minus_momentum, low, high), self.momentum)

@@ -52,6 +52,7 @@ SPACES: dict[str, dict[str, tuple[Any, ...]]] = {
     "td3": {"learning_rate": RATE, "gamma": GAMMA, "policy_delay": (2, 4), "max_factor": (4.0, 10.0)},
     "tqc": {"learning_rate": RATE, "gamma": GAMMA, "ent_coef": ("'auto'", 0.003, 0.01), "max_factor": (4.0, 10.0)},
     "ars": {"learning_rate": (0.02, 0.05, 0.1, 0.3), "delta_std": (0.03, 0.1, 0.3), "n_top": (8, 16)},
+    "ppo": {"learning_rate": RATE, "gamma": GAMMA, "n_epochs": (4, 6, 10), "ent_coef": (0.0, 0.002, 0.01)},
 }
 
 

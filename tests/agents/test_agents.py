@@ -17,6 +17,8 @@ SPELLINGS = {
         "schedule:kind=warm-up,warmup=5.0",
         "schedule:kind=cosine,warmup=0.25,end=0.1",
     ],
+    "plateau": ["plateau", "plateau:factor=0.5,patience=1,window=3,every=2"],
+    "greedy": ["greedy", "greedy:factor=0.9,patience=1,window=5"],
     "hillclimb": [
         "hillclimb",
         "hillclimb:factor=2,every=3",
