@@ -260,9 +260,11 @@ def draw(rows: list[dict[str, Any]], device: str) -> Figure:
             if name in mine:
                 axes.axhline(mine[name], linestyle=style, color="black", linewidth=1.0, label=name)
         axes.set(title=case, xscale="log", yscale="log", xlabel="replicas")
+        axes.set_ylim(min(mine.values()) / 2.0, 2.0 * max(mine.values()))
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel(f"training steps a second, {device}")
-    figure.axes[0].legend(fontsize="x-small")
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize="small")
     return figure
 
 
