@@ -35,7 +35,7 @@ class SB3Agent:
         """Return the agent of a model that still holds the environment it was trained on.
 
         Raises:
-            InputError: it has no ``predict``, or no environment of ours.
+            InputError: it has no ``predict``, no environment of ours, or one under VecNormalize.
         """
         env = model.get_env() if callable(getattr(model, "get_env", None)) else None
         try:
@@ -46,6 +46,11 @@ class SB3Agent:
             raise InputError(
                 f"a {type(model).__name__} is no agent: give a spelling, a trained agent's folder, an object with "
                 f"name, needs and predict, or a Stable-Baselines3 model with an environment of lrcontrol"
+            )
+        if getattr(model, "get_vec_normalize_env", lambda: None)() is not None:
+            raise InputError(
+                f"the {type(model).__name__} reads observations normalised by VecNormalize, not those it would "
+                f"be shown: train it without; they are of order 1, and clipped, as they are"
             )
         needs = {f.name: getattr(settings, f.name) for f in fields(settings) if f.name not in RUN_FIELDS}
         return cls(name or type(model).__name__.lower(), model, needs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -25,9 +26,8 @@ def run_training(out: Path, arguments: Sequence[str]) -> float:
 
 
 def run_all(trainings: dict[str, Sequence[str]], folder: Path, workers: int = 2) -> dict[str, Path]:
-    """Run all trainings, by name, into folders below ``folder``, and return those."""
+    """Run all trainings, by name, into folders below ``folder``, and return those that did not fail."""
     folder.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(workers) as pool:
-        for name, arguments in trainings.items():
-            pool.submit(run_training, folder / name, arguments)
-    return {name: folder / name for name in trainings}
+        running = {name: pool.submit(run_training, folder / name, words) for name, words in trainings.items()}
+    return {name: folder / name for name, future in running.items() if not math.isnan(future.result())}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lrcontrol.comparison import compare
     from lrcontrol.controller import LRController
     from lrcontrol.controller_record import plot_record, replay_schedule
     from lrcontrol.controller_safety import Rollback
@@ -33,6 +34,7 @@ _EXPORTS = {
     "Settings": "lrcontrol.envs.settings",
     "Smoothing": "lrcontrol.envs.task",
     "Task": "lrcontrol.envs.task",
+    "compare": "lrcontrol.comparison",
     "evaluate": "lrcontrol.evaluation",
     "make_task": "lrcontrol.envs.registry",
     "plot_record": "lrcontrol.controller_record",
@@ -49,6 +51,7 @@ __all__ = [
     "Settings",
     "Smoothing",
     "Task",
+    "compare",
     "evaluate",
     "make_task",
     "plot_record",

@@ -13,11 +13,12 @@ import tyro
 from rich.console import Console
 
 from lrcontrol.cli import INTERRUPTED, default_folder, progress_bars, run_command
+from lrcontrol.comparison import compare
 from lrcontrol.custom import load_task
 from lrcontrol.envs.errors import InputError
 from lrcontrol.evaluation import DEFAULT_AGENTS, Interrupted, evaluate, lr0_grid
-from lrcontrol.results import Results
-from lrcontrol.tables import agent_table, grid_table
+from lrcontrol.results import Results, write_csv
+from lrcontrol.tables import agent_table, comparison_table, grid_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +40,9 @@ class EvaluateOptions:
 
     agents: tuple[str, ...] = DEFAULT_AGENTS
     """Who controls the rate, as name:key=value,…: constant; schedule with kind (warm-up, cosine, one-cycle, step,
-    inverse-sqrt), warmup, end, gamma; hillclimb with factor, every, probe, momentum; bandit with policy, arms, every,
-    momentum and more; or the folder of a trained agent."""
+    inverse-sqrt), warmup, end, gamma; plateau and greedy with factor, patience, threshold, window, every; hillclimb
+    with factor, every, probe, momentum; bandit with policy, arms, every, momentum and more; or the folder of a trained
+    agent."""
 
     lr0: Annotated[tuple[float, ...] | None, tyro.conf.arg(metavar="V [V ...]")] = None
     """Initial learning rates, one or more. Default: a grid of half-decades over the task's range."""
@@ -72,11 +74,17 @@ class EvaluateOptions:
     overwrite: bool = False
     """Replace the results that --out holds."""
 
+    baseline: Annotated[str | None, tyro.conf.arg(metavar="AGENT")] = None
+    """Hold all other agents against this one, paired by run, with intervals and tests; writes comparison.csv too."""
+
 
 def run_evaluate(options: EvaluateOptions) -> int:
     """Run one evaluation, print its tables and write its folder; returns the exit code."""
     if options.lr0 is not None and options.lr0_grid is not None:
         raise InputError("give --lr0 or --lr0-grid, not both")
+    if options.baseline is not None and (options.runs < 2 or options.baseline not in options.agents):
+        why = "is not among --agents" if options.runs > 1 else "needs --runs 2 or more"
+        raise InputError(f"--baseline {options.baseline} {why}")
     rates = options.lr0 if options.lr0_grid is None else lr0_grid(*options.lr0_grid)
     task = load_task(options.task)
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
@@ -109,6 +117,9 @@ def run_evaluate(options: EvaluateOptions) -> int:
             bars.stop()
             return _report_interrupted(interrupted.results, out)
     _print(results, console)
+    if options.baseline is not None:
+        console.print(comparison_table(results, options.baseline))
+        write_csv(out / "comparison.csv", compare(results, options.baseline))
     console.print(f"[dim]{results.manifest['seconds']} s; results in[/dim] {out}", soft_wrap=True, highlight=False)
     return 0
 

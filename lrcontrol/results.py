@@ -87,8 +87,8 @@ class Results:
         except OSError as error:
             raise InputError(f"cannot write to {folder.parent}: {error.strerror}; choose another --out") from error
         try:
-            _write_csv(temporary / "summary.csv", self.summary)
-            _write_csv(temporary / "runs.csv", self.runs)
+            write_csv(temporary / "summary.csv", self.summary)
+            write_csv(temporary / "runs.csv", self.runs)
             pq.write_table(self.traces, temporary / "traces.parquet", compression="zstd")
             (temporary / "manifest.json").write_text(json.dumps(self.manifest, indent=1) + "\n", encoding="utf-8")
             save_figures(self, temporary / "figures")
@@ -157,7 +157,8 @@ def _summarise(key: tuple[Any, ...], group: list[dict[str, Any]]) -> dict[str, A
     return summary | {name: group[0][name] for name in PASSES}
 
 
-def _write_csv(path: Path, table: pa.Table) -> None:
+def write_csv(path: Path, table: pa.Table) -> None:
+    """Write a table as csv, floats with all their digits."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(table.column_names)

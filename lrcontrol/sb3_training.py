@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import datetime
+import io
 import json
 import time
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -30,7 +32,7 @@ from lrcontrol.training import Plan, Report
 from lrcontrol.training_folder import COLUMNS, STATE, Progress, TrainingFolder
 from lrcontrol.validation import FIRST_SEED, Score, Validation
 
-MODEL = "model.zip"
+MODEL, VARIABLES = "model.zip", "pytorch_variables.pth"
 SECONDS = 1.0  # between two rows of the learning curve, at least
 
 
@@ -89,11 +91,17 @@ def make_model(plan: Plan, env: VecMonitor, tensorboard: Path | None) -> BaseAlg
 
 
 def restore(model: BaseAlgorithm, checkpoint: Path, timesteps: int, overcount: int = 1) -> None:
-    """Put a checkpoint's weights and optimizer into a fresh model; nothing is unpickled.
+    """Put a checkpoint's weights and optimizers into a fresh model; nothing is unpickled.
 
     A replay buffer is not kept: it is filled anew.
     """
-    model.set_parameters(str(checkpoint / "last" / MODEL), device="cpu")
+    path = checkpoint / "last" / MODEL
+    model.set_parameters(str(path), device="cpu")
+    with zipfile.ZipFile(path) as archive:
+        if VARIABLES in archive.namelist():  # what is learned beside the networks: the entropy coefficient of SAC
+            found = torch.load(io.BytesIO(archive.read(VARIABLES)), map_location="cpu", weights_only=True)
+            for name, value in (found or {}).items():
+                getattr(model, name).data = value.data
     model.num_timesteps = timesteps * overcount
     if hasattr(model, "weights"):  # ARS keeps its policy as a vector beside it
         model.weights = torch.nn.utils.parameters_to_vector(model.policy.parameters()).detach()

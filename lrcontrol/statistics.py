@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -45,3 +46,33 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95, seed: int
     random = np.random.default_rng(seed)
     found = bootstrap((difference,), np.mean, n_resamples=10_000, confidence_level=level, method="BCa", rng=random)
     return PairedDifference(mean, float(found.confidence_interval.low), float(found.confidence_interval.high))
+
+
+def interquartile_mean(values: ArrayLike) -> float:
+    """Return the mean of the middle half of the values, of any shape (Agarwal et al. 2021, section 4.3)."""
+    from scipy.stats import trim_mean
+
+    return float(trim_mean(np.asarray(values, dtype=np.float64), 0.25, axis=None))
+
+
+def probability_of_improvement(a: ArrayLike, b: ArrayLike) -> float:
+    """Return the share of pairs in which a is below b, a tie counting half.
+
+    Agarwal et al. (2021, section 4.3) compare every run with every other; here the pairs are what belongs together.
+
+    Args:
+        a: (n,), losses.
+        b: (n,), entry i of the same run and start.
+    """
+    first, second = np.asarray(a), np.asarray(b)
+    return float(np.mean((first < second) + 0.5 * (first == second)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return the p-values corrected for their number, in the order given (Holm 1979, Scand. J. Statist. 6, p. 65)."""
+    order = np.argsort(p_values, kind="stable")
+    factors = len(p_values) - np.arange(len(p_values))
+    stepped = np.maximum.accumulate(np.asarray(p_values, dtype=np.float64)[order] * factors)
+    corrected = np.empty(len(p_values))
+    corrected[order] = np.minimum(stepped, 1.0)
+    return [float(value) for value in corrected]

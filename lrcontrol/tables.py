@@ -8,6 +8,7 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
+from lrcontrol.comparison import compare
 from lrcontrol.results import Results
 
 
@@ -62,4 +63,21 @@ def grid_table(results: Results) -> Table:
             f"{sum(row['diverged'] for row in rows)} of {sum(row['runs'] for row in rows)}",
             f"{rows[0]['forward_passes'] - rows[0]['backward_passes']}",
         )
+    return table
+
+
+def comparison_table(results: Results, baseline: str) -> Table:
+    """Return every other agent against one, paired by run; see ``lrcontrol.compare``."""
+    config = results.manifest["config"]
+    table = _table(
+        f"against {baseline}, paired by run: geometric mean of loss / loss over the grid. One task at equal steps, "
+        f"{config['runs']} runs: it proves nothing about other tasks, about test loss, or at equal cost"
+    )
+    table.add_column("agent", no_wrap=True)
+    for name in ("ratio", "95 % interval", "improves", "p (Holm)", "IQM", "cost"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in compare(results, baseline).to_pylist():
+        interval = f"{row['ratio_low']:.3g} to {row['ratio_high']:.3g}"
+        cells = (f"{row['ratio']:.3g}", interval, f"{row['probability_of_improvement']:.0%}", f"{row['p_holm']:.2g}")
+        table.add_row(row["agent"], *cells, f"{row['interquartile_mean']:.3g}", f"{row['passes']:.3g}×")
     return table

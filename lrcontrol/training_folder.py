@@ -82,7 +82,7 @@ class TrainingFolder:
             raise InputError(f"{self.path} holds another training ({differences}): choose another --out")
 
     def take_up(self, say: Callable[[str], None]) -> Progress:
-        """Return the progress at the newest checkpoint and say what was done after it, which is lost."""
+        """Return the progress at the newest checkpoint and say what is lost: what was done after it, replay buffers."""
         newest = self.checkpoints.newest()
         logged = _last_timesteps(self.path / CURVE)
         if newest is None:
@@ -94,7 +94,9 @@ class TrainingFolder:
         self.publish()
         self._write_curve(progress.rows)
         lost = max(0, logged - progress.timesteps)
-        say(f"{self.path}: taken up at {progress.timesteps:,} timesteps; {lost:,} done after that checkpoint are lost")
+        buffer = "; the replay buffer is filled anew" if "buffer_size" in self.config.get("parameters", {}) else ""
+        after = f"{lost:,} done after that checkpoint are lost{buffer}"
+        say(f"{self.path}: taken up at {progress.timesteps:,} timesteps; {after}")
         progress.resumes += 1
         return progress
 

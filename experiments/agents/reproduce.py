@@ -2,11 +2,12 @@
 
     python -m experiments.agents.reproduce                     everything
     python -m experiments.agents.reproduce --parts seeds       PPO on digits-mlp, five seeds
-    python -m experiments.agents.reproduce --parts transfer    PPO on random-digits, run untouched on mnist-mlp
+    python -m experiments.agents.reproduce --parts constants   constant rates between those of the grid
+    python -m experiments.agents.reproduce --parts transfer    PPO on random-digits, run untouched on both MNISTs
     python -m experiments.agents.reproduce --parts algorithms  every algorithm at its defaults, every bandit
 
 Trainings go into results/agents and are not done twice; interrupted ones go on. Evaluation has runs 0 to 9, which
-neither training nor validation sees. Needs the extra rl, and MNIST for the transfer.
+neither training nor validation sees. Needs the extra rl, and for the transfer MNIST and Fashion-MNIST.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ SEEDS = 5
 class Options:
     """Train and compare agents."""
 
-    parts: tuple[str, ...] = ("seeds", "transfer", "algorithms")
+    parts: tuple[str, ...] = ("seeds", "constants", "transfer", "algorithms")
     """What to do."""
     work: Path = Path("results/agents")
     """Where the trained agents go."""
@@ -70,12 +71,12 @@ def seeds(options: Options) -> None:
 
 
 def transfer(options: Options) -> None:
-    """Train PPO on random-digits alone and run it untouched on mnist-mlp, 600 steps."""
+    """Train PPO on random-digits alone and run it untouched on MNIST and Fashion-MNIST, 600 steps."""
     features = tuple(name for name in DEFAULT_FEATURES if name not in ("log_lr", "log_one_minus_momentum"))
     command = ["--algo", "ppo", "--task", "random-digits", "--timesteps", "4000000", "--set", f"features={features}"]
     folders = run_all({f"ppo-random-{seed}": [*command, "--seed", str(seed)] for seed in range(2)}, options.work)
     agents = [str(folder) for folder in folders.values()]
-    for task in ("mnist-mlp", "digits-mlp"):
+    for task in ("mnist-mlp", "fashion-mnist-mlp", "digits-mlp"):
         results = lrcontrol.evaluate(task, [*agents, "constant"], lr0=STARTS, runs=RUNS if task == "digits-mlp" else 3)
         rows = [describe(results, agent) for agent in results.agents]
         best = rows[-1]["best_start"]
@@ -86,6 +87,13 @@ def transfer(options: Options) -> None:
             row["worst_over_best_constant"] = float(f"{row['worst_start'] / best:.4g}")
         write(HERE / f"transfer-{task}.csv", rows)
         final_loss(results).savefig(HERE / f"transfer-{task}.png", dpi=110)
+
+
+def constants(options: Options) -> None:
+    """Look for the best constant rate on digits-mlp more closely than the grid of the starts does."""
+    results = lrcontrol.evaluate(agents=["constant"], lr0=[0.5, 0.7, 1.0, 1.4, 2.0, 2.8], runs=RUNS)
+    names = ("lr0", "train_loss_mean", "train_loss_std", "diverged")
+    write(HERE / "constants.csv", [{name: row[name] for name in names} for row in results.summary.to_pylist()])
 
 
 def algorithms(options: Options) -> None:
@@ -107,7 +115,7 @@ def algorithms(options: Options) -> None:
 
 
 def main(options: Options) -> int:
-    parts = {"seeds": seeds, "transfer": transfer, "algorithms": algorithms}
+    parts = {"seeds": seeds, "constants": constants, "transfer": transfer, "algorithms": algorithms}
     for name in options.parts:
         began = time.perf_counter()
         parts[name](options)

@@ -53,7 +53,9 @@ def test_greedy_is_the_scheduler_of_transformers_where_its_limits_are_wide(windo
     for run in range(3):
         np.testing.assert_allclose(found[:, run], scheduled(make, columns[:, run], 0.1), rtol=1e-9)
     if patience == 1:
-        assert found.max() > 0.1 > found.min()  # both directions were taken
+        moves = np.diff(found, axis=0)
+        assert (moves > 0.0).any()
+        assert (moves < 0.0).any()
 
 
 def test_plateau_is_torchs_scheduler():

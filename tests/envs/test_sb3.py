@@ -4,10 +4,10 @@ import gymnasium
 import numpy as np
 import pytest
 from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
+from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
 
 from lrcontrol.agents import HillClimb, make_agent
-from lrcontrol.envs import TrainingVectorEnv
+from lrcontrol.envs import InputError, TrainingVectorEnv
 from lrcontrol.envs.sb3 import SB3VecEnv
 
 SETTINGS = {"steps": 6, "multipliers": (0.5, 1.0, 2.0)}
@@ -113,3 +113,12 @@ def test_training_on_it_with_plain_stable_baselines3_changes_the_policy():
     agent = make_agent(model)
     assert agent.needs["multipliers"] == (0.5, 1.0, 2.0)
     assert HillClimb().needs["multipliers"] != agent.needs["multipliers"]
+
+
+def test_a_model_that_reads_normalised_observations_is_refused():
+    from stable_baselines3 import A2C
+
+    env = SB3VecEnv(TrainingVectorEnv(2, task="quadratic", steps=5, multipliers=(0.5, 1.0, 2.0)))
+    assert make_agent(A2C("MlpPolicy", env, device="cpu")).name == "a2c"
+    with pytest.raises(InputError, match="VecNormalize"):
+        make_agent(A2C("MlpPolicy", VecNormalize(env), device="cpu"))

@@ -177,23 +177,36 @@ def test_two_trainings_of_one_seed_are_one_and_another_seed_is_another(tmp_path)
     assert weights[0] == weights[1] != weights[2]
 
 
-def test_a_killed_training_goes_on_from_its_checkpoint_and_says_what_was_lost(tmp_path, capsys):
+@pytest.mark.parametrize("algo", ["ppo", "sac"])
+def test_a_killed_training_goes_on_from_its_checkpoint_and_says_what_was_lost(algo, tmp_path, capsys):
     out = tmp_path / "killed"
-    command = ["--task", "quadratic:steps=10", "--num-envs", "4", "--evaluations", "10"]
-    command += ["--set", "n_steps=8", "batch_size=16", "--out", str(out)]
+    parameters = ["n_steps=8", "batch_size=16"] if algo == "ppo" else ["batch_size=16", "learning_starts=50"]
+    command = ["--algo", algo, "--task", "quadratic:steps=10", "--num-envs", "4", "--evaluations", "300"]
+    command += ["--set", *parameters, "--out", str(out)]
     started = [sys.executable, "-m", "lrcontrol.train", *command, "--timesteps", "1000000"]
+
+    def kept_and_done():
+        states = [json.loads(path.read_text()) for path in (out / "checkpoints").glob("*/state.json")]
+        return max((state["timesteps"] for state in states), default=0), int(read_curve(out)[-1]["timesteps"])
+
     with subprocess.Popen(started, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 60
-        while not ((out / "progress.csv").is_file() and read_curve(out)) and time.monotonic() < deadline:
-            time.sleep(0.05)
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline:
+            time.sleep(0.02)
+            if (out / "progress.csv").is_file() and read_curve(out):
+                kept, done = kept_and_done()
+                if 0 < kept < done:
+                    break
         process.send_signal(signal.SIGKILL)
-    lost = int(read_curve(out)[-1]["timesteps"])
-    assert run_main(*command, "--timesteps", str(lost + 40)) == 0
+    kept, done = kept_and_done()
+    assert 0 < kept < done
+    assert run_main(*command, "--timesteps", str(done + 40)) == 0
     said = capsys.readouterr().err
-    assert f"{lost:,} timesteps are lost" in said or "taken up at" in said
-    assert int(read_curve(out)[-1]["timesteps"]) >= lost + 40
+    assert f"taken up at {kept:,} timesteps; {done - kept:,} done after that checkpoint are lost" in said
+    assert ("the replay buffer is filled anew" in said) == (algo == "sac")
+    assert int(read_curve(out)[-1]["timesteps"]) >= done + 40
     assert TrainedAgent.load(out).training["resumes"] == 1
-    assert run_main(*command, "--timesteps", str(lost + 40)) == 0  # done: nothing to do
+    assert run_main(*command, "--timesteps", str(done + 40)) == 0  # done: nothing to do
 
 
 def test_an_interrupted_training_writes_a_checkpoint_and_goes_on(tmp_path, monkeypatch, capsys):
@@ -217,6 +230,20 @@ def test_an_interrupted_training_writes_a_checkpoint_and_goes_on(tmp_path, monke
     assert run_main(*command) == 0
     assert "taken up at 64 timesteps; 0 done after" in capsys.readouterr().err
     assert calls[2:][0] == 96
+
+
+def test_restoring_brings_back_what_is_learned_beside_the_networks(tmp_path):
+    from lrcontrol.sb3_training import restore
+
+    plan = make_plan("quadratic:steps=10", "sac", "sgd", ("lr",), 4, None, 3, None, {"ent_coef": "auto"}, {})
+    fields = {f: getattr(plan.settings, f) for f in plan.settings.__dataclass_fields__}
+    model, fresh = (make_model(plan, SB3VecEnv(TrainingVectorEnv(4, **fields)), None) for _ in range(2))
+    model.log_ent_coef.data.fill_(-3.5)
+    (tmp_path / "last").mkdir()
+    model.save(tmp_path / "last" / "model.zip")
+    restore(fresh, tmp_path, 96)
+    assert fresh.log_ent_coef.item() == -3.5
+    assert fresh.ent_coef_optimizer.param_groups[0]["params"][0] is fresh.log_ent_coef
 
 
 def test_restoring_runs_no_code_of_the_zip(tmp_path):

@@ -1,0 +1,80 @@
+"""One agent against the others, run by run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lrcontrol.envs.errors import InputError, unknown
+from lrcontrol.results import MEASURES, Results
+from lrcontrol.statistics import holm, interquartile_mean, paired_difference, probability_of_improvement
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def compare(results: Results, baseline: str, measure: str = "train_loss", level: float = 0.95) -> pa.Table:
+    """Return a row for each other agent: how its final losses stand to the baseline's, paired by run.
+
+    A run's score is the mean over the initial rates of the logarithm of its loss, so that neither one exploded rate nor
+    the rates where nothing can be won decide alone; differences of scores are ratios of losses.
+
+    Args:
+        results: of an evaluation with two runs or more.
+        baseline: the agent that the others are held against.
+        measure: ``train_loss`` or ``test_loss``.
+        level: of the intervals.
+
+    Returns:
+        Columns: agent, runs, starts; ratio, ratio_low, ratio_high, geometric mean of loss over the baseline's with its
+        bootstrap interval, below 1 where the agent is better; probability_of_improvement, over pairs of runs with one
+        initial rate; p, of Wilcoxon's signed-rank test of the scores, two-sided, and p_holm, corrected for the number
+        of agents; interquartile_mean, of all losses; worst_start, the highest mean loss of an initial rate; diverged;
+        passes, forward and backward, in units of the baseline's, a backward pass counted as two forward ones.
+
+    Raises:
+        InputError: an agent or a measure that is not there, no other agent, or one run alone.
+    """
+    import pyarrow as pa
+    from scipy.stats import wilcoxon
+
+    if baseline not in results.agents:
+        raise unknown("baseline", baseline, results.agents)
+    if measure not in MEASURES or not measure.endswith("loss"):
+        raise unknown("measure", measure, [name for name in MEASURES if name.endswith("loss")])
+    others = [agent for agent in results.agents if agent != baseline]
+    if not others:
+        raise InputError(f"there is no agent to compare with {baseline}: evaluate two or more")
+    if results.manifest["config"]["runs"] < 2:
+        raise InputError("one run alone cannot be compared: use two runs or more, ten if you can")
+    theirs, base_cost = _losses(results, baseline, measure), _passes(results, baseline)
+    rows: list[dict[str, Any]] = []
+    for agent in others:
+        mine = _losses(results, agent, measure)
+        scores, base = np.log(mine).mean(axis=0), np.log(theirs).mean(axis=0)
+        ratio = np.exp(paired_difference(scores, base, level))
+        row: dict[str, Any] = {"agent": agent, "runs": mine.shape[1], "starts": mine.shape[0]}
+        row |= dict(zip(("ratio", "ratio_low", "ratio_high"), map(float, ratio), strict=True))
+        row["probability_of_improvement"] = probability_of_improvement(mine.ravel(), theirs.ravel())
+        row["p"] = 1.0 if np.array_equal(scores, base) else float(wilcoxon(scores, base).pvalue)
+        row["interquartile_mean"] = interquartile_mean(mine)
+        row["worst_start"] = float(mine.mean(axis=1).max())
+        row["diverged"] = sum(part["diverged"] for part in results.of_agent(agent).to_pylist())
+        rows.append(row | {"passes": _passes(results, agent) / base_cost})
+    for row, corrected in zip(rows, holm([row["p"] for row in rows]), strict=True):
+        row["p_holm"] = corrected
+    return pa.Table.from_pylist(rows)
+
+
+def _losses(results: Results, agent: str, measure: str) -> NDArray[np.float64]:
+    """Return the final losses of an agent, (starts, runs)."""
+    found = {(row["lr0"], row["run"]): row[measure] for row in results.runs.to_pylist() if row["agent"] == agent}
+    rates, runs = (sorted({key[part] for key in found}) for part in (0, 1))
+    return np.maximum(np.array([[found[rate, run] for run in runs] for rate in rates], dtype=np.float64), 1e-12)
+
+
+def _passes(results: Results, agent: str) -> float:
+    row = results.of_agent(agent).to_pylist()[0]
+    return float(row["forward_passes"] + 2 * row["backward_passes"])
