@@ -215,6 +215,20 @@ def test_linucb_has_the_posterior_mean_of_river():
         assert theta @ [*x[0], 1.0] == pytest.approx(predicted, rel=1e-9, abs=1e-12)
 
 
+def test_exp3_has_the_probabilities_of_river():
+    bandit = pytest.importorskip("river.bandit")
+    theirs, ours = bandit.Exp3(gamma=0.3, seed=0), Exp3S(exploration=0.3, share=0.0)
+    rng, past, tried = np.random.default_rng(0), ours.start(1, 1, 3, 0), []
+    for _ in range(200):
+        arm = theirs.pull([0, 1, 2])
+        np.testing.assert_allclose(past.tries[0, 0], list(theirs._probabilities.values()), rtol=1e-9)
+        reward = float(np.clip([0.2, 0.8, 0.5][arm] + 0.1 * rng.standard_normal(), 0.0, 1.0))
+        theirs.update(arm, reward)
+        past = ours.update(past, NOTHING, pulled(arm), np.array([2.0 * reward - 1.0]))  # theirs are in 0..1
+        tried.append(arm)
+    assert np.mean(np.array(tried[100:]) == 1) > 0.6  # the best of three
+
+
 # The agent.
 
 
