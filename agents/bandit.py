@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrcontrol.agents.bandit_policies import POLICIES, Array, Index, Policy, Statistics, check_constants
-from lrcontrol.agents.base import Observation, State, as_array, spelling
+from lrcontrol.agents.base import Observation, State, as_array, choose_rows, spelling
 from lrcontrol.agents.noise import Keys, run_keys, uniforms
 from lrcontrol.envs.errors import InputError, unknown
 
@@ -187,7 +187,7 @@ class Bandit:
         if episode_start is None:
             return learned
         begins = np.broadcast_to(episode_start, len(rows))
-        return Memory(*(_where(begins, getattr(fresh, name), getattr(learned, name)) for name in Memory._fields))
+        return Memory(*(choose_rows(begins, getattr(fresh, name), getattr(learned, name)) for name in Memory._fields))
 
     def _fresh(self, rows: NDArray[np.float32]) -> Memory:
         heads, arms = self._shape
@@ -210,8 +210,3 @@ class Bandit:
         if self.joint == "independent":
             return arm
         return np.stack(np.divmod(arm[:, 0], len(self._values)), axis=1)
-
-
-def _where(rows: NDArray[np.bool_], new: NDArray[Any], old: NDArray[Any]) -> NDArray[Any]:
-    """Return ``new`` in the flagged rows (R,) and ``old`` in the others, (R, …) each."""
-    return np.where(rows.reshape(-1, *[1] * (new.ndim - 1)), new, old)

@@ -58,6 +58,11 @@ def as_array(observation: Observation) -> NDArray[np.float32]:
     return observation
 
 
+def choose_rows(rows: NDArray[np.bool_], new: NDArray[Any], old: NDArray[Any]) -> NDArray[Any]:
+    """Return ``new`` in the flagged rows (R,) and ``old`` in the others, (R, …) each."""
+    return np.where(rows.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+
 def spelling(name: str, agent: DataclassInstance) -> str:
     """Return ``name:key=value,…`` with the fields of ``agent`` that differ from their defaults."""
     values = {field.name: getattr(agent, field.name) for field in fields(agent)}

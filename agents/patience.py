@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lrcontrol.agents.base import Observation, State, as_array, spelling
+from lrcontrol.agents.base import Observation, State, as_array, choose_rows, spelling
 from lrcontrol.envs.errors import InputError
 
 Array = NDArray[np.float64]
@@ -92,13 +92,7 @@ class _Patient:
         if episode_start is None:
             return Counts(*state)
         begins = np.broadcast_to(episode_start, rows)
-        kept = Counts(*state)
-        return Counts(
-            *(
-                np.where(begins.reshape(-1, *[1] * (new.ndim - 1)), new, old)
-                for new, old in zip(fresh, kept, strict=True)
-            )
-        )
+        return Counts(*(choose_rows(begins, new, old) for new, old in zip(fresh, state, strict=True)))
 
 
 @dataclass(frozen=True)

@@ -13,17 +13,9 @@ import lrcontrol
 from lrcontrol.statistics import paired_difference
 
 
-def by_start(results: lrcontrol.Results, agent: str) -> np.ndarray:
-    """Return the final training losses of an agent, (starts, runs)."""
-    rows = [row for row in results.runs.to_pylist() if row["agent"] == agent]
-    losses = {(row["lr0"], row["run"]): row["train_loss"] for row in rows}
-    rates, runs = (sorted({key[part] for key in losses}) for part in (0, 1))
-    return np.array([[losses[rate, run] for run in runs] for rate in rates])
-
-
 def describe(results: lrcontrol.Results, agent: str, rival: str = "constant") -> dict[str, Any]:
     """Return a row: loss by start, over all starts, and the paired difference to a rival."""
-    losses, theirs = by_start(results, agent), by_start(results, rival)
+    losses, theirs = results.by_start(agent), results.by_start(rival)
     means = losses.mean(axis=1)
     row: dict[str, Any] = {"agent": agent, "mean": means.mean(), "best_start": means.min(), "worst_start": means.max()}
     row |= {"worst_over_best": means.max() / means.min(), "worst_run": losses.max()}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lrcontrol.envs.errors import InputError, unknown
+from lrcontrol.envs.features import TINY
 from lrcontrol.results import MEASURES, Results
 from lrcontrol.statistics import holm, interquartile_mean, paired_difference, probability_of_improvement
 
@@ -49,10 +49,10 @@ def compare(results: Results, baseline: str, measure: str = "train_loss", level:
         raise InputError(f"there is no agent to compare with {baseline}: evaluate two or more")
     if results.manifest["config"]["runs"] < 2:
         raise InputError("one run alone cannot be compared: use two runs or more, ten if you can")
-    theirs, base_cost = _losses(results, baseline, measure), _passes(results, baseline)
+    theirs, base_cost = np.maximum(results.by_start(baseline, measure), TINY), _passes(results, baseline)
     rows: list[dict[str, Any]] = []
     for agent in others:
-        mine = _losses(results, agent, measure)
+        mine = np.maximum(results.by_start(agent, measure), TINY)
         scores, base = np.log(mine).mean(axis=0), np.log(theirs).mean(axis=0)
         ratio = np.exp(paired_difference(scores, base, level))
         row: dict[str, Any] = {"agent": agent, "runs": mine.shape[1], "starts": mine.shape[0]}
@@ -66,13 +66,6 @@ def compare(results: Results, baseline: str, measure: str = "train_loss", level:
     for row, corrected in zip(rows, holm([row["p"] for row in rows]), strict=True):
         row["p_holm"] = corrected
     return pa.Table.from_pylist(rows)
-
-
-def _losses(results: Results, agent: str, measure: str) -> NDArray[np.float64]:
-    """Return the final losses of an agent, (starts, runs)."""
-    found = {(row["lr0"], row["run"]): row[measure] for row in results.runs.to_pylist() if row["agent"] == agent}
-    rates, runs = (sorted({key[part] for key in found}) for part in (0, 1))
-    return np.maximum(np.array([[found[rate, run] for run in runs] for rate in rates], dtype=np.float64), 1e-12)
 
 
 def _passes(results: Results, agent: str) -> float:

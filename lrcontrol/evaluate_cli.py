@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
+from lrcontrol.agents import make_agent
 from lrcontrol.cli import INTERRUPTED, default_folder, progress_bars, run_command
 from lrcontrol.comparison import compare
 from lrcontrol.custom import load_task
@@ -82,9 +83,7 @@ def run_evaluate(options: EvaluateOptions) -> int:
     """Run one evaluation, print its tables and write its folder; returns the exit code."""
     if options.lr0 is not None and options.lr0_grid is not None:
         raise InputError("give --lr0 or --lr0-grid, not both")
-    if options.baseline is not None and (options.runs < 2 or options.baseline not in options.agents):
-        why = "is not among --agents" if options.runs > 1 else "needs --runs 2 or more"
-        raise InputError(f"--baseline {options.baseline} {why}")
+    baseline = None if options.baseline is None else _check_baseline(options, options.baseline)
     rates = options.lr0 if options.lr0_grid is None else lr0_grid(*options.lr0_grid)
     task = load_task(options.task)
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
@@ -117,11 +116,22 @@ def run_evaluate(options: EvaluateOptions) -> int:
             bars.stop()
             return _report_interrupted(interrupted.results, out)
     _print(results, console)
-    if options.baseline is not None:
-        console.print(comparison_table(results, options.baseline))
-        write_csv(out / "comparison.csv", compare(results, options.baseline))
+    if baseline is not None:
+        compared = compare(results, baseline)
+        console.print(comparison_table(compared, baseline))
+        write_csv(out / "comparison.csv", compared)
     console.print(f"[dim]{results.manifest['seconds']} s; results in[/dim] {out}", soft_wrap=True, highlight=False)
     return 0
+
+
+def _check_baseline(options: EvaluateOptions, baseline: str) -> str:
+    """Return the name of the baseline, or raise InputError, before anything is trained, where it cannot be one."""
+    name, names = make_agent(baseline).name, [make_agent(agent).name for agent in options.agents]
+    if name not in names:
+        raise InputError(f"--baseline {baseline} is not among --agents: add it there")
+    if options.runs < 2 or len(names) < 2:
+        raise InputError(f"--baseline {baseline} needs another agent beside it, and --runs 2 or more")
+    return name
 
 
 def _print(results: Results, console: Console) -> None:

@@ -70,6 +70,12 @@ class Results:
 
         return self.summary.filter(pc.field("agent") == agent)
 
+    def by_start(self, agent: str, measure: str = "train_loss") -> NDArray[np.float64]:
+        """Return a measure at the end of an agent's runs, (starts, runs), initial rates and runs in rising order."""
+        found = {(row["lr0"], row["run"]): row[measure] for row in self.runs.to_pylist() if row["agent"] == agent}
+        rates, runs = (sorted({key[part] for key in found}) for part in (0, 1))
+        return np.array([[found[rate, run] for run in runs] for rate in rates], dtype=np.float64)
+
     def save(self, folder: Path, overwrite: bool = False) -> None:
         """Write summary.csv, runs.csv, traces.parquet, manifest.json and figures/ as ``folder``, whole or not at all.
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich import box
 from rich.table import Table
 
-from lrcontrol.comparison import compare
 from lrcontrol.results import Results
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def _with_std(row: dict[str, Any], measure: str, scale: float = 1.0, digits: int = 3) -> str:
@@ -66,17 +68,17 @@ def grid_table(results: Results) -> Table:
     return table
 
 
-def comparison_table(results: Results, baseline: str) -> Table:
-    """Return every other agent against one, paired by run; see ``lrcontrol.compare``."""
-    config = results.manifest["config"]
+def comparison_table(compared: pa.Table, baseline: str) -> Table:
+    """Return what ``lrcontrol.compare`` found, a line for each agent."""
+    rows = compared.to_pylist()
     table = _table(
         f"against {baseline}, paired by run: geometric mean of loss / loss over the grid. One task at equal steps, "
-        f"{config['runs']} runs: it proves nothing about other tasks, about test loss, or at equal cost"
+        f"{rows[0]['runs']} runs: it proves nothing about other tasks, about test loss, or at equal cost"
     )
     table.add_column("agent", no_wrap=True)
     for name in ("ratio", "95 % interval", "improves", "p (Holm)", "IQM", "cost"):
         table.add_column(name, justify="right", no_wrap=True)
-    for row in compare(results, baseline).to_pylist():
+    for row in rows:
         interval = f"{row['ratio_low']:.3g} to {row['ratio_high']:.3g}"
         cells = (f"{row['ratio']:.3g}", interval, f"{row['probability_of_improvement']:.0%}", f"{row['p_holm']:.2g}")
         table.add_row(row["agent"], *cells, f"{row['interquartile_mean']:.3g}", f"{row['passes']:.3g}×")

@@ -19,7 +19,7 @@ import tyro
 from matplotlib.figure import Figure
 
 import lrcontrol
-from experiments.tables import by_start, cost, write
+from experiments.tables import cost, write
 from experiments.trainings import run_all
 
 HERE = Path(__file__).parent
@@ -75,7 +75,7 @@ def main(options: Options) -> int:
     results = lrcontrol.evaluate(agents=[*last.values(), "constant"], lr0=STARTS, runs=RUNS)
     rows = []
     for name, facts in cases.items():
-        losses = by_start(results, last[name]).mean(axis=1)
+        losses = results.by_start(last[name]).mean(axis=1)
         rates = results.traces.filter(np.array(results.traces["agent"].to_pylist()) == last[name])["lr"].to_numpy()
         middle = rates.reshape(-1, 200)[:, 40:160]
         row = dict(facts) | {"mean": losses.mean(), "worst_start": losses.max(), "lr": np.exp(np.log(middle).mean())}

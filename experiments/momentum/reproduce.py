@@ -20,7 +20,7 @@ import numpy as np
 import tyro
 
 import lrcontrol
-from experiments.tables import by_start, cost, write
+from experiments.tables import cost, write
 from experiments.trainings import run_all
 from lrcontrol.envs import DEFAULT_FEATURES
 from lrcontrol.statistics import paired_difference
@@ -75,7 +75,7 @@ def compare(task: str, kind: str, agents: tuple[str, str], options: Options) -> 
             lrcontrol.evaluate(task, [agent], lr0=STARTS, runs=options.runs, steps=length, momentum=0.9)
             for agent, length in zip(agents, (steps, TASKS[task]), strict=True)
         )
-        alone, both = by_start(first, agents[0]), by_start(second, agents[1])
+        alone, both = first.by_start(agents[0]), second.by_start(agents[1])
         logs = paired_difference(np.log(both).mean(axis=0), np.log(alone).mean(axis=0))
         ratio = {name: float(np.exp(value)) for name, value in logs._asdict().items()}
         row: dict[str, Any] = {"task": task, "agent": kind, "basis": basis, "steps_alone": steps}

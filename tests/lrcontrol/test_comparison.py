@@ -95,3 +95,8 @@ def test_the_command_prints_and_writes_it(tmp_path, capsys):
     assert float(row["ratio"]) == lrcontrol.compare(results, "constant")["ratio"][0].as_py()
     assert main([*command, "--baseline", "greedy"]) == 2
     assert "not among --agents" in capsys.readouterr().err
+    assert main(["--agents", "constant", "--baseline", "constant"]) == 2
+    assert "needs another agent" in capsys.readouterr().err
+    spelled = [*command, "--baseline", "hillclimb:factor=2.0", "--out", str(tmp_path / "other")]
+    assert main(spelled) == 0  # another spelling of one of them
+    assert "against hillclimb:factor=2," in capsys.readouterr().out
