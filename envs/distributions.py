@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from lrcontrol.envs import random_digits
+from lrcontrol.envs import random_digits, random_synthetic
 from lrcontrol.envs.errors import InputError
 from lrcontrol.envs.registry import make_task
 from lrcontrol.envs.task import Task
@@ -73,6 +73,7 @@ class Mixture:
 # A new distribution is one file and one line here, and one in the registry of tasks for its single instances.
 DISTRIBUTIONS: dict[str, Callable[[int, bool], Task]] = {
     "random-digits": random_digits.random_digits,
+    "random-synthetic": random_synthetic.random_synthetic,
 }
 
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import functools
 
 import numpy as np
-import torch
 from numpy.random import SeedSequence
-from torch import nn
 
 from lrcontrol.envs.digits import digits
 from lrcontrol.envs.errors import InputError
-from lrcontrol.envs.models import mlp
+from lrcontrol.envs.models import mlp, scaled
 from lrcontrol.envs.task import Task
 
 ENTROPY = 20_250_117  # of all instances; changing it changes every one of them
@@ -42,19 +40,9 @@ def random_digits(index: int = 0, held_out: bool = False) -> Task:
     split = ",held_out=true" if held_out else ""
     return Task(
         name=f"random-digits:index={index}{split}",
-        model=functools.partial(_scaled_mlp, (64, *widths, 10), activation, gain),
+        model=functools.partial(scaled, functools.partial(mlp, 64, *widths, 10, activation=activation), gain),
         train=(inputs * scale + shift, targets),
         test=(test[0] * scale + shift, test[1]),
         batch_size=batch_size,
         steps=steps,
     )
-
-
-def _scaled_mlp(sizes: tuple[int, ...], activation: str, gain: float) -> nn.Sequential:
-    """Return the network, its initial weights (not biases) multiplied by ``gain``."""
-    network = mlp(*sizes, activation=activation)
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            if name.endswith("weight"):
-                parameter.mul_(gain)
-    return network

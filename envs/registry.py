@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lrcontrol.envs import digits, images, quadratic, random_digits
+from lrcontrol.envs import digits, images, quadratic, random_digits, random_synthetic
 from lrcontrol.envs.spec import build
 from lrcontrol.envs.task import Task
 
@@ -16,6 +16,7 @@ TASKS: dict[str, Callable[..., Task]] = {
     "fashion-mnist-mlp": images.fashion_mnist_mlp,
     "mnist-cnn": images.mnist_cnn,
     "random-digits": random_digits.random_digits,
+    "random-synthetic": random_synthetic.random_synthetic,
 }
 
 

@@ -15,13 +15,13 @@ class Schedule:
 
     Args:
         kind: ``constant``; ``warm-up``, linear, then constant; ``cosine``, half a cosine down to ``end`` (Loshchilov
-            and Hutter 2017, SGDR, eq. 5, one period); ``one-cycle``, cosine up from 1/25 over 30 % of the run and down
+            and Hutter 2017, SGDR, eq. 5, one period); ``linear``, a straight line down to ``end``; ``one-cycle``, cosine up from 1/25 over 30 % of the run and down
             to 1/25 · 1e-4, the initial rate being its peak (Smith and Topin 2018, as torch's OneCycleLR); ``step``,
             times ``gamma`` at each third of the run; ``inverse-sqrt``, sqrt(w / max(t, w)) for a warm-up of w steps
             (Vaswani et al. 2017, section 5.3).
         warmup: linear warm-up before any kind but one-cycle, in steps if 1 or more, else as a share of the run; None is
             10 % for ``warm-up`` and ``inverse-sqrt`` and nothing for the others.
-        end: last multiplier of ``cosine``.
+        end: last multiplier of ``cosine`` and ``linear``.
         gamma: factor of ``step``.
 
     Raises:
@@ -47,6 +47,11 @@ class Schedule:
         warmup = default if self.warmup is None else self.warmup
         return round(warmup if warmup >= 1.0 else warmup * total)
 
+    @property
+    def needs_total(self) -> bool:
+        """Whether the multipliers depend on the length of the run."""
+        return self.kind in ("cosine", "linear", "one-cycle", "step") or self.warmup_steps(100) != self.warmup_steps(200)
+
     def __call__(self, step: int, total: int) -> float:
         """Return the multiplier at training step ``step`` of 0..total − 1."""
         warmup = self.warmup_steps(total)
@@ -62,6 +67,10 @@ def _constant(schedule: Schedule, step: int, total: int, warmup: int) -> float:
 def _cosine(schedule: Schedule, step: int, total: int, warmup: int) -> float:
     share = (step - warmup) / max(total - warmup, 1)
     return schedule.end + (1.0 - schedule.end) * 0.5 * (1.0 + math.cos(math.pi * share))
+
+
+def _linear(schedule: Schedule, step: int, total: int, warmup: int) -> float:
+    return schedule.end + (1.0 - schedule.end) * (1.0 - (step - warmup) / max(total - warmup, 1))
 
 
 def _one_cycle(schedule: Schedule, step: int, total: int, warmup: int) -> float:
@@ -88,6 +97,7 @@ KINDS: dict[str, Callable[[Schedule, int, int, int], float]] = {
     "constant": _constant,
     "warm-up": _constant,
     "cosine": _cosine,
+    "linear": _linear,
     "one-cycle": _one_cycle,
     "step": _step,
     "inverse-sqrt": _inverse_sqrt,

@@ -33,9 +33,10 @@ class Settings:
         hyperparameters: what the action moves, ``("lr",)`` or ``("lr", "momentum")``, one dimension each.
         multipliers: the discrete actions, as multipliers; None makes the action a Box(−1, 1).
         max_factor: a continuous action a multiplies by max_factor ** a.
-        form: ``"recursive"``, lr ← lr · m; ``"anchored"``, lr = lr0 · base_schedule · m; or ``"absolute"``, lr =
-            base_schedule · m, whatever lr0 is. For momentum β, the same with 1 − β for lr and no schedule.
-        base_schedule: what ``"anchored"`` and ``"absolute"`` are bound to.
+        form: ``"recursive"``, lr = base_schedule · p with p ← p · m, from lr0; ``"anchored"``, lr = lr0 · base_schedule ·
+            m; or ``"absolute"``, lr = base_schedule · m, whatever lr0 is. For momentum β, the same with 1 − β for lr
+            and no schedule.
+        base_schedule: a function of the training step that multiplies the rate; by default 1.
         interval: training steps from one decision to the next.
         steps: training steps in an episode; None is the task's budget.
         features: the observation, by name (``lrcontrol.envs.features.FEATURES``).
@@ -46,6 +47,7 @@ class Settings:
             order 1 at each of hundreds of steps make returns of hundreds.
         validation_share: share of the training rows that ``"validation-loss"`` takes away from training to pay by.
         lr0_range: where initial rates are drawn from, log-uniformly; None is the task's range for the optimizer.
+        relative_lr0: initial rates, drawn or given, are lr ‖u‖ / ‖θ‖ of the first step instead of lr.
         momentum: initial β; None is 0.9 for AdamW and wherever momentum is controlled, else 0.
         lr_limits, momentum_limits: lowest and highest values; whatever an action asks for is clipped to them.
         weight_decay: AdamW's.
@@ -71,6 +73,7 @@ class Settings:
     reward_scale: float = 1.0
     validation_share: float = 0.2
     lr0_range: tuple[float, float] | None = None
+    relative_lr0: bool = False
     momentum: float | None = None
     lr_limits: tuple[float, float] = (1e-12, 1e6)
     momentum_limits: tuple[float, float] = (0.0, 0.999)
@@ -126,8 +129,6 @@ class Settings:
             raise InputError(f"multipliers {self.multipliers} must be positive numbers, at least one")
         if not (self.max_factor > 1.0 and math.isfinite(self.max_factor)):
             raise InputError(f"max_factor {self.max_factor} is not above 1")
-        if self.form == "recursive" and self.base_schedule != HOLD:
-            raise InputError(f'base_schedule {self.base_schedule.kind!r} does nothing where form="recursive"')
 
     def check_lr0(self, lr0: float) -> None:
         """Raise InputError unless ``lr0`` is an initial learning rate that can be used."""
@@ -160,7 +161,7 @@ class Settings:
 
     @classmethod
     def make(cls, arguments: Mapping[str, Any]) -> Settings:
-        """Return settings from keyword arguments, sequences read as tuples.
+        """Return settings from keyword arguments, sequences read as tuples and a schedule's kind as the schedule.
 
         Raises:
             InputError: an unknown name (the nearest is suggested) or a value that cannot be used.
@@ -170,4 +171,6 @@ class Settings:
             if name not in names:
                 raise unknown("setting", name, names)
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()}
+        if isinstance(kind := values.get("base_schedule"), str):
+            values["base_schedule"] = Schedule(kind)
         return cls(**values)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from lrcontrol.envs.distributions import Fixed, find_tasks
 from lrcontrol.envs.engine import Engine, pick_device
 from lrcontrol.envs.errors import InputError
-from lrcontrol.envs.features import Array, LossHistory, Moment, measures_of, observe
+from lrcontrol.envs.features import TINY, Array, LossHistory, Moment, measures_of, observe
 from lrcontrol.envs.optimizers import Momentum
 from lrcontrol.envs.rewards import REWARDS, VALIDATION, Stretch, worst_loss
 from lrcontrol.envs.seeding import RunSeeds
@@ -32,6 +32,7 @@ class World:
 
     Attributes:
         lr, momentum: (R,), float64, the values in force.
+        level: (R,), float64, p of the recursive form: the rate before ``base_schedule`` multiplies it.
         trace: loss, lr and momentum, (steps, R) each, where recording; NaN losses once a replica is frozen.
         forward_passes, backward_passes: what the run has cost each replica so far, as its training loop counts: one of
             each for every training step, and two or three forward passes more for every probing decision.
@@ -56,7 +57,7 @@ class World:
         self.steps = settings.steps or self.task.steps
         self.lr0_range = settings.lr0_range or self.task.lr0_range.get(settings.optimizer, (1e-6, 1.0))
         self._controls_momentum = "momentum" in settings.hyperparameters
-        self._measures = measures_of(settings.features)
+        self._measures = measures_of(settings.features) | ({"update_sq", "param_sq"} if settings.relative_lr0 else set())
         self._probes = any(name.startswith("probe_") for name in self._measures)
         self._probes_momentum = "probe_loss_momentum" in self._measures
         self._along_gradient = (settings.probe_direction or self.task.probe_direction) == "gradient"
@@ -89,15 +90,19 @@ class World:
         self.lr0: Array = np.broadcast_to(np.asarray(lr0, dtype=np.float64), (self.rows,)).copy()
         for value in self.lr0:
             self.settings.check_lr0(float(value))
-        self.lr = self.lr0.copy()
         self.momentum: Array = np.full(self.rows, self.settings.initial_momentum)
         self.engine.reset(seeds, self._momentum())
+        if self.settings.relative_lr0:
+            found = self.engine.measures
+            unit = np.sqrt(np.maximum(found["param_sq"], TINY) / np.maximum(found["update_sq"], TINY))
+            self.lr0 = np.clip(self.lr0 * unit, *self.settings.lr_limits)
+        self.lr, self.level = self.lr0.copy(), self.lr0.copy()
         self.worst = worst_loss(self.engine.losses)
         self.last_loss: Array = self.engine.losses.copy()
         self.history = LossHistory(self.engine.losses)
         self.forward_passes = self.backward_passes = 0
-        if self.settings.form == "anchored":
-            self._anchor(np.ones(self.rows))
+        if self.settings.form != "absolute":
+            self._follow(np.ones(self.rows))
         if self.record:
             shape = (self.steps, self.rows)
             self.trace = {name: np.full(shape, np.nan) for name in ("loss", "lr", "momentum")}
@@ -126,10 +131,11 @@ class World:
             raise InputError("the episode is over: call reset")
         factors = self.settings.factors(np.asarray(action), self.rows)
         if self.settings.form == "recursive":
-            self._set(self.lr * factors[:, 0], (1.0 - self.momentum) * factors[:, -1])
-        elif self._controls_momentum:
-            base = 1.0 - self.settings.initial_momentum if self.settings.form == "anchored" else 1.0
-            self._set(self.lr, base * factors[:, 1])
+            self.level = self._kept(self.level * factors[:, 0], self.level, self.settings.lr_limits)
+        if self._controls_momentum:
+            starts = {"recursive": self.momentum, "anchored": self.settings.initial_momentum, "absolute": 0.0}
+            momentum = 1.0 - (1.0 - starts[self.settings.form]) * factors[:, 1]
+            self.momentum = self._kept(momentum, self.momentum, self.settings.momentum_limits)
         before, fast_before = self._capped(self.last_loss), self._capped(self.history.fast)
         left = min(self.settings.interval, self.steps - self.step_count)
         losses = [self._train(factors[:, 0], measure=number == 1) for number in range(left, 0, -1)]
@@ -138,27 +144,26 @@ class World:
         stretch = Stretch(np.stack(losses), before, fast_before, fast_after, self._validate() if over else None)
         return self._observe(), self.settings.reward_scale * REWARDS[self.settings.reward](stretch), over
 
-    def _set(self, lr: Array, one_minus_momentum: Array) -> None:
-        """Put new values in force, clipped, in the replicas that are not frozen."""
-        alive = self.engine.alive
-        low, high = self.settings.lr_limits
-        self.lr = np.where(alive, np.minimum(np.maximum(lr, low), high), self.lr)
-        if self._controls_momentum:
-            low, high = self.settings.momentum_limits
-            self.momentum = np.where(alive, np.clip(1.0 - one_minus_momentum, low, high), self.momentum)
+    def _kept(self, new: Array, old: Array, limits: tuple[float, float]) -> Array:
+        """Return the new values (R,), clipped to their limits, and the old ones where replicas are frozen."""
+        return np.where(self.engine.alive, np.minimum(np.maximum(new, limits[0]), limits[1]), old)
 
-    def _anchor(self, factor: Array) -> None:
-        self._set(self._anchored_rate() * factor, 1.0 - self.momentum)
+    def _follow(self, factor: Array) -> None:
+        """Put the rate of this training step in force; ``factor`` (R,) is the last decision's."""
+        rate = self.level * self._scheduled() if self.settings.form == "recursive" else self._anchored_rate() * factor
+        self.lr = self._kept(rate, self.lr, self.settings.lr_limits)
+
+    def _scheduled(self) -> float:
+        return self.settings.base_schedule(self.step_count, self.steps)
 
     def _anchored_rate(self) -> Array:
         """Return what the multipliers of the forms other than recursive multiply."""
         start = self.lr0 if self.settings.form == "anchored" else np.ones(self.rows)
-        return start * self.settings.base_schedule(self.step_count, self.steps)
+        return start * self._scheduled()
 
     def _train(self, factor: Array, measure: bool = True) -> Array:
         """Take one training step and return the capped losses (R,) after it, measuring for an observation or not."""
-        if self.settings.form != "recursive":
-            self._anchor(factor)
+        self._follow(factor)
         if self.record:
             row = self.step_count
             self.trace["loss"][row] = self.engine.losses

@@ -51,7 +51,7 @@ class LRController(ReduceLROnPlateau):
         total_steps: the optimizer steps that there will be, for agents that see the budget and for schedules. Without
             it such an agent is told at every step that half of 1,000 steps is left.
         min_lr, max_lr: limits of the reference group's rate, the first that has one; default 1e-12 and 1e6.
-        base_schedule: for an agent that is anchored to a schedule, another one; for one that multiplies the rate
+        base_schedule: instead of the agent's own: what an anchored agent is bound to; for one that multiplies the rate
             from where it stands, a schedule that multiplies the rate on top of that, such as a warm-up.
         rollback: go back to the last good state when the loss is not finite or has run away, and lower the rate: True,
             or a ``Rollback`` with the limits. It costs a copy of the parameters and of the optimizer's state
@@ -88,7 +88,7 @@ class LRController(ReduceLROnPlateau):
         super().__init__(optimizer)
         self.agent = find_agent(agent, hyperparameters)
         schedule = Schedule(base_schedule) if isinstance(base_schedule, str) else base_schedule
-        settings, over = make_settings(self.agent, interval, total_steps, min_lr, max_lr, schedule)
+        settings = make_settings(self.agent, interval, total_steps, min_lr, max_lr, schedule)
         if sample is not None and sample < 1:
             raise InputError(f"sample {sample} is not positive: give a number of parameters, or None for all")
         rates = Rates(optimizer)
@@ -97,7 +97,7 @@ class LRController(ReduceLROnPlateau):
                 f"agent {self.agent.name!r} moves the momentum, and {type(optimizer).__name__} has neither "
                 f"'momentum' nor 'betas': choose an agent that moves the rate alone, or another optimizer"
             )
-        self._decider = Decider(self.agent, settings, over, Budget(total_steps), rates, sample)
+        self._decider = Decider(self.agent, settings, Budget(total_steps), rates, sample)
         rules = rollback if isinstance(rollback, Rollback) else Rollback() if rollback else None
         self._guard = Guard(self._decider, rules)
         self.record, self._records, self._warned = Record(), record, False

@@ -16,7 +16,6 @@ from lrcontrol.controller_probe import Closure, probe_measures, told_apart, try_
 from lrcontrol.controller_rates import Rates
 from lrcontrol.controller_state import Memory, to_array
 from lrcontrol.envs.features import LossHistory, Moment, measures_of, observe
-from lrcontrol.envs.schedules import Schedule
 from lrcontrol.envs.settings import Settings
 
 
@@ -26,7 +25,6 @@ class Decider:
     Args:
         agent: who acts.
         settings: those of the agent's environment.
-        over: a schedule that multiplies a recursive rate on top of what the agent does.
         budget: the length of the run.
         rates: of the optimizer.
         sample: see ``Measurer``.
@@ -38,9 +36,9 @@ class Decider:
     """
 
     def __init__(
-        self, agent: Agent, settings: Settings, over: Schedule, budget: Budget, rates: Rates, sample: int | None = None
+        self, agent: Agent, settings: Settings, budget: Budget, rates: Rates, sample: int | None = None
     ) -> None:
-        self.agent, self.settings, self.over, self.budget, self.rates = agent, settings, over, budget, rates
+        self.agent, self.settings, self.budget, self.rates = agent, settings, budget, rates
         self.moves_momentum = "momentum" in settings.hyperparameters
         self.wanted = measures_of(settings.features)
         self.probes = any(name.startswith("probe_") for name in self.wanted)
@@ -51,7 +49,7 @@ class Decider:
         self.step_count = self.next_decision = self.forward_passes = 0
         self.observation: dict[str, float] = {}
         self.last_action: NDArray[Any] | None = None
-        if settings.form == "anchored" or over(0, 2) != 1.0:
+        if settings.form != "absolute":
             self.set_rate()
             self.write()
 
@@ -153,7 +151,7 @@ class Decider:
         """Work out the rate of this step from the last decision and the schedule."""
         memory = self.memory
         if self.settings.form == "recursive":
-            memory.lr = self.clip(memory.level * self.budget.multiplier(self.over, self.step_count))
+            memory.lr = self.clip(memory.level * self.budget.multiplier(self.settings.base_schedule, self.step_count))
         else:
             memory.lr = self.clip(self._anchor() * memory.factors[0])
 

@@ -12,7 +12,7 @@ from lrcontrol.agents import Agent, make_agent
 from lrcontrol.agents.base import PolicyPredictor
 from lrcontrol.envs.errors import InputError
 from lrcontrol.envs.schedules import Schedule
-from lrcontrol.envs.settings import HOLD, Settings
+from lrcontrol.envs.settings import Settings
 
 ASSUMED = 1000  # the budget of which half is always left where none is given
 BUDGET_FEATURES = ("budget_left", "log_steps_left")
@@ -30,6 +30,8 @@ class Budget:
 
     def multiplier(self, schedule: Schedule, step: int) -> float:
         """Return a schedule's multiplier at a step; past the end of the budget, the last."""
+        if self.total is None and schedule.needs_total:
+            return schedule(*self.moment(step))
         total = self.total or max(ASSUMED, step + 1)
         return schedule(min(step, total - 1), total)
 
@@ -58,8 +60,8 @@ def make_settings(
     min_lr: float | None,
     max_lr: float | None,
     base_schedule: Schedule | None,
-) -> tuple[Settings, Schedule]:
-    """Return the settings that the agent and the arguments make, and the schedule that multiplies a recursive rate.
+) -> Settings:
+    """Return the settings that the agent and the arguments make.
 
     Raises:
         InputError: a value that cannot be used, or a schedule that needs ``total_steps``.
@@ -70,24 +72,18 @@ def make_settings(
     low, high = values.get("lr_limits", Settings.lr_limits)
     values["lr_limits"] = (low if min_lr is None else float(min_lr), high if max_lr is None else float(max_lr))
     values["steps"] = total_steps
-    over = HOLD
-    if base_schedule is not None and values.get("form", "recursive") == "recursive":
-        over = base_schedule
-    elif base_schedule is not None:
+    if base_schedule is not None:
         values["base_schedule"] = base_schedule
     settings = Settings.make(values)
     if total_steps is None:
-        _check_without_budget(agent, settings, over)
-    return settings, over
+        _check_without_budget(agent, settings, base_schedule)
+    return settings
 
 
-def _check_without_budget(agent: Agent, settings: Settings, over: Schedule) -> None:
-    for schedule in (over, settings.base_schedule):
-        share_of_it = schedule.warmup_steps(ASSUMED) != schedule.warmup_steps(2 * ASSUMED)
-        if schedule.kind in ("cosine", "one-cycle", "step") or share_of_it:
-            raise InputError(
-                f"schedule {schedule.kind!r} of agent {agent.name!r} depends on the length: give total_steps"
-            )
+def _check_without_budget(agent: Agent, settings: Settings, given: Schedule | None) -> None:
+    schedule = settings.base_schedule
+    if schedule.needs_total and (given is not None or settings.multipliers == (1.0,)):
+        raise InputError(f"schedule {schedule.kind!r} of agent {agent.name!r} depends on the length: give total_steps")
     read = [name for name in BUDGET_FEATURES if name in settings.features]
     if read and settings.multipliers != (1.0,):
         warnings.warn(

@@ -228,7 +228,6 @@ def test_actions_outside_their_space_are_refused():
         ({"lr_limits": (1.0, 0.1)}, "lr_limits"),
         ({"momentum_limits": (0.5, 1.0)}, "momentum_limits"),
         ({"weight_decay": -1.0}, "weight_decay -1.0"),
-        ({"base_schedule": Schedule("cosine")}, "does nothing where form"),
         ({"probe_direction": "up"}, "probe_direction"),
         ({"form": "relative"}, "unknown form 'relative'"),
         ({"reward_scale": 0.0}, "reward_scale 0.0"),
