@@ -18,6 +18,7 @@ from lrcontrol.envs.task import Data
 MIRRORS = {
     "mnist": "https://ossci-datasets.s3.amazonaws.com/mnist/",
     "fashion_mnist": "https://fashion-mnist.s3.eu-central-1.amazonaws.com/",
+    "tinyshakespeare": "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/",
 }
 MD5 = {
     "mnist": {
@@ -32,6 +33,7 @@ MD5 = {
         "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
         "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
     },
+    "tinyshakespeare": {"input.txt": "6fb458f1232090904fb40fe944165e91"},
 }
 
 

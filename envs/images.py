@@ -1,7 +1,8 @@
-"""The image tasks: ``mnist-mlp``, ``mnist-mlp-raw``, ``fashion-mnist-mlp`` and ``mnist-cnn``."""
+"""The image tasks: MLPs on MNIST and Fashion-MNIST, the proposal's own, a small CNN and an auto-encoder."""
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lrcontrol.envs.data import load_images
@@ -42,6 +43,33 @@ def fashion_mnist_mlp() -> Task:
         test=_flat(test, 255.0),
         batch_size=1000,
         steps=600,
+    )
+
+
+def fashion_mnist_deep() -> Task:
+    """Return the task: Fashion-MNIST, 784-64-64-10 ReLU, inputs in 0..1, minibatches of 128, 600 steps."""
+    train, test = load_images("fashion_mnist")
+    return Task(
+        name="fashion-mnist-deep",
+        model=lambda: mlp(784, 64, 64, 10, activation="relu"),
+        train=_flat(train, 255.0),
+        test=_flat(test, 255.0),
+        batch_size=128,
+        steps=600,
+    )
+
+
+def mnist_autoencoder() -> Task:
+    """Return the task: MNIST through 784-128-32-128-784 tanh, mean squared error, minibatches of 128, 500 steps."""
+    train, test = (_flat(data, 255.0)[0] for data in load_images("mnist"))
+    return Task(
+        name="mnist-autoencoder",
+        model=lambda: mlp(784, 128, 32, 128, 784),
+        loss=F.mse_loss,
+        train=(train, train),
+        test=(test, test),
+        batch_size=128,
+        steps=500,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lrcontrol.envs import digits, images, quadratic, random_digits, random_synthetic
+from lrcontrol.envs import digits, images, quadratic, random_digits, random_synthetic, text
 from lrcontrol.envs.spec import build
 from lrcontrol.envs.task import Task
 
@@ -14,7 +14,10 @@ TASKS: dict[str, Callable[..., Task]] = {
     "mnist-mlp": images.mnist_mlp,
     "mnist-mlp-raw": images.mnist_mlp_raw,
     "fashion-mnist-mlp": images.fashion_mnist_mlp,
+    "fashion-mnist-deep": images.fashion_mnist_deep,
     "mnist-cnn": images.mnist_cnn,
+    "mnist-autoencoder": images.mnist_autoencoder,
+    "shakespeare-gpt": text.shakespeare_gpt,
     "random-digits": random_digits.random_digits,
     "random-synthetic": random_synthetic.random_synthetic,
 }

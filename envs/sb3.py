@@ -13,27 +13,32 @@ from lrcontrol.envs.gym import TrainingVectorEnv
 
 
 class SB3VecEnv(VecEnv):
-    """A ``TrainingVectorEnv`` as Stable-Baselines3's ``VecEnv``.
+    """One ``TrainingVectorEnv``, or several of the same spaces side by side, as Stable-Baselines3's ``VecEnv``.
 
     Both reset in the same step. The last observation of an episode is ``infos[i]["terminal_observation"]``; infos hold
     lr, momentum, loss and diverged of the step itself. Arrays are fresh in every step and may be kept.
 
     Args:
-        env: the environments.
+        envs: the environments.
     """
 
-    def __init__(self, env: TrainingVectorEnv) -> None:
-        self.env = env  # before the base class asks for the render mode
-        super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
+    def __init__(self, *envs: TrainingVectorEnv) -> None:
+        self.envs = envs  # before the base class asks for the render mode
+        ends = np.cumsum([env.num_envs for env in envs])
+        self._slices = [slice(end - env.num_envs, end) for env, end in zip(envs, ends, strict=True)]
+        super().__init__(int(ends[-1]), envs[0].single_observation_space, envs[0].single_action_space)
         self._actions: NDArray[Any] = np.zeros(0)
 
     def reset(self) -> NDArray[np.float32]:
         """Start all runs anew, with the seeds that ``seed`` was given since the last reset."""
-        seeds = [seed for seed in self._seeds if seed is not None]
-        observation, infos = self.env.reset(seed=seeds or None)
-        self.reset_infos = _rows(infos, self.num_envs)
+        observations, self.reset_infos = [], []
+        for env, rows in zip(self.envs, self._slices, strict=True):
+            seeds = [seed for seed in self._seeds[rows] if seed is not None]
+            observation, infos = env.reset(seed=seeds or None)
+            observations.append(observation)
+            self.reset_infos += _rows(infos, env.num_envs)
         self._reset_seeds()
-        return observation
+        return np.concatenate(observations)
 
     def step_async(self, actions: NDArray[Any]) -> None:
         """Keep the actions for ``step_wait``."""
@@ -41,35 +46,47 @@ class SB3VecEnv(VecEnv):
 
     def step_wait(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
         """Return observations (N, F), rewards (N,), whether episodes ended (N,), and infos."""
-        observation, reward, terminated, _, infos = self.env.step(self._actions)
-        rows = _rows(infos, self.num_envs)
-        for row in np.flatnonzero(terminated):
-            final = infos["final_info"]
-            rows[row] = {name: values[row] for name, values in final.items() if not name.startswith("_")}
-            rows[row] |= {"terminal_observation": infos["final_obs"][row], "TimeLimit.truncated": False}
-        return observation, reward.astype(np.float32), np.asarray(terminated, dtype=bool), rows
+        parts = [_step(env, self._actions[rows]) for env, rows in zip(self.envs, self._slices, strict=True)]
+        observation, reward, over = (np.concatenate([part[number] for part in parts]) for number in range(3))
+        return observation, reward, over, [info for part in parts for info in part[3]]
 
     def close(self) -> None:
         """Nothing to close."""
 
     def get_attr(self, attr_name: str, indices: int | Iterable[int] | None = None) -> list[Any]:
-        """Return an attribute of the environment, once for each index; they all share it."""
-        return [getattr(self.env, attr_name) for _ in self._get_indices(indices)]
+        """Return the attribute of each index's environment."""
+        return [getattr(self._of(index), attr_name) for index in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: int | Iterable[int] | None = None) -> None:
-        """Set an attribute of the environment that all indices share."""
-        setattr(self.env, attr_name, value)
+        """Set an attribute of the environments that the indices share."""
+        for env in self.envs:
+            setattr(env, attr_name, value)
 
     def env_method(
         self, method_name: str, *arguments: Any, indices: int | Iterable[int] | None = None, **keywords: Any
     ) -> list[Any]:
-        """Call a method of the environment once, and return its result for each index."""
-        result = getattr(self.env, method_name)(*arguments, **keywords)
-        return [result for _ in self._get_indices(indices)]
+        """Call a method of the environments once each, and return its result for each index."""
+        results = {id(env): getattr(env, method_name)(*arguments, **keywords) for env in self.envs}
+        return [results[id(self._of(index))] for index in self._get_indices(indices)]
+
+    def _of(self, index: int) -> TrainingVectorEnv:
+        return next(env for env, rows in zip(self.envs, self._slices, strict=True) if index < rows.stop)
 
     def env_is_wrapped(self, wrapper_class: type[Any], indices: int | Iterable[int] | None = None) -> list[bool]:
         """Return False for each index: there are no single environments to wrap."""
         return [False for _ in self._get_indices(indices)]
+
+
+def _step(
+    env: TrainingVectorEnv, actions: NDArray[Any]
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
+    observation, reward, terminated, _, infos = env.step(actions)
+    rows = _rows(infos, env.num_envs)
+    for row in np.flatnonzero(terminated):
+        final = infos["final_info"]
+        rows[row] = {name: values[row] for name, values in final.items() if not name.startswith("_")}
+        rows[row] |= {"terminal_observation": infos["final_obs"][row], "TimeLimit.truncated": False}
+    return observation, reward.astype(np.float32), np.asarray(terminated, dtype=bool), rows
 
 
 def _rows(infos: dict[str, Any], count: int) -> list[dict[str, Any]]:

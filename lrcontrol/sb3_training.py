@@ -63,8 +63,13 @@ def learn(
 
 def make_vec_env(plan: Plan, resumes: int) -> VecMonitor:
     """Return the environments; each time a training is taken up they are seeded anew."""
-    fields = {name: getattr(plan.settings, name) for name in plan.settings.__dataclass_fields__}
-    env = SB3VecEnv(TrainingVectorEnv(plan.num_envs, groups=plan.groups, device="cpu", **fields))
+    share = len(plan.variants)
+    env = SB3VecEnv(
+        *(
+            TrainingVectorEnv(plan.num_envs // share, groups=max(1, plan.groups // share), device="cpu", **vars(settings))
+            for settings in plan.variants
+        )
+    )
     env.seed(FIRST_SEED // 2 + 1_000_000 * (plan.seed % 500) + 10_000 * (resumes % 100))
     return VecMonitor(env, info_keywords=("loss", "diverged"))
 
@@ -117,8 +122,7 @@ class _Watch(BaseCallback):
         self.plan, self.folder, self.done, self.total, self.every, self.report = (
             *(plan, folder, done, timesteps, every, report),
         )
-        low_high = plan.settings.lr0_range or (1e-6, 1.0)
-        self.validation = Validation(plan.tasks, plan.settings, low_high, plan.seed)
+        self.validation = Validation(plan.tasks, plan.variants, plan.seed)
         self.began, self.before = time.perf_counter(), done.seconds
         self.started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self.provenance = provenance()
@@ -173,7 +177,7 @@ class _Watch(BaseCallback):
         agent = replace(agent, training=self._training(score))
         self.folder.checkpoints.write(self.steps, lambda new: self._fill(new, agent, better))
         self.folder.publish()
-        title = f"{self.plan.algo} on {self.plan.tasks.name}, {self.plan.settings.optimizer}"
+        title = f"{self.plan.algo} on {self.plan.tasks.name}, {self.plan.optimizers}"
         learning_curve(self.done.rows, title).savefig(self.folder.path / "progress.png", dpi=110)
 
     def _training(self, score: Score) -> dict[str, Any]:

@@ -46,8 +46,8 @@ class TrainOptions:
     """What is trained: tasks as in lrcontrol.evaluate, or random-digits, drawn anew for each episode; several in
     turn."""
 
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    """The optimizer whose learning rate is controlled."""
+    optimizer: tuple[Literal["sgd", "adamw"], ...] = ("sgd",)
+    """The optimizer whose learning rate is controlled; both, for one agent that drives either."""
 
     hyperparameters: Literal["lr", "lr,momentum"] = "lr"
     """What the agent moves."""
@@ -118,7 +118,7 @@ def run_train(options: TrainOptions) -> int:
         settings["lr0_range"] = options.lr0_range
     tasks = [name if name in DISTRIBUTIONS else load_task(name) for name in options.task]
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    out = options.out or default_folder("runs", now, options.algo, "+".join(options.task), options.optimizer)
+    out = options.out or default_folder("runs", now, options.algo, "+".join(options.task), "+".join(options.optimizer))
     console = Console()
     signal.signal(signal.SIGTERM, _interrupt)
     with progress_bars(TextColumn("{task.fields[numbers]}")) as bars:

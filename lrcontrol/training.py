@@ -33,7 +33,7 @@ class Plan:
     algo: str
     algorithm: Algorithm
     tasks: TaskDistribution
-    settings: Settings
+    variants: tuple[Settings, ...]
     action: str
     num_envs: int
     groups: int
@@ -42,12 +42,22 @@ class Plan:
     given: Mapping[str, Any]
 
     @property
+    def settings(self) -> Settings:
+        """What the variants have in common; they differ in the optimizer."""
+        return self.variants[0]
+
+    @property
+    def optimizers(self) -> str:
+        """The names of the optimizers."""
+        return "+".join(settings.optimizer for settings in self.variants)
+
+    @property
     def config(self) -> dict[str, Any]:
         """What makes two trainings the same, as JSON takes it."""
         return {
             "task": self.tasks.name,
             "algo": self.algo,
-            "optimizer": self.settings.optimizer,
+            "optimizer": self.optimizers,
             "hyperparameters": list(self.settings.hyperparameters),
             "action": self.action,
             "num_envs": self.num_envs,
@@ -67,7 +77,7 @@ def _plain(value: Any) -> Any:
 def make_plan(
     task: str | Task | TaskDistribution | Sequence[str | Task | TaskDistribution],
     algo: str,
-    optimizer: str,
+    optimizer: str | Sequence[str],
     hyperparameters: Sequence[str],
     num_envs: int | None,
     groups: int | None,
@@ -82,20 +92,27 @@ def make_plan(
     algorithm = find_algorithm(algo)
     kind = algorithm.action_kind(tuple(hyperparameters), action)
     algorithm.check_parameters(parameters)
-    given = {**DEFAULTS, "lr0_range": LR0_RANGE.get(optimizer), **algorithm.settings, **settings}
+    optimizers = (optimizer,) if isinstance(optimizer, str) else tuple(optimizer)
+    ranges = {name: LR0_RANGE.get(name) for name in optimizers}
+    own_range = {"lr0_range": ranges[optimizers[0]]} if len(optimizers) == 1 else {}
+    given = {**DEFAULTS, **own_range, **algorithm.settings, **settings}
     if kind == DISCRETE:
         given.setdefault("multipliers", MULTIPLIERS)
     elif given.get("multipliers") is not None:
         raise InputError(f"multipliers are for discrete actions, and {algo} is to take box actions: set max_factor")
-    fields = {"optimizer": optimizer, "hyperparameters": tuple(hyperparameters), "task": tasks}
+    fields = {"hyperparameters": tuple(hyperparameters), "task": tasks} | given
     count = algorithm.num_envs if num_envs is None else num_envs
     if groups is None:
         groups = 1 if isinstance(tasks, Fixed) or count % GROUPS else GROUPS
+    if count % len(optimizers):
+        raise InputError(f"{count} environments cannot be shared by {len(optimizers)} optimizers: choose num_envs")
     return Plan(
         algo=algo,
         algorithm=algorithm,
         tasks=tasks,
-        settings=Settings.make(fields | given),
+        variants=tuple(
+            Settings.make({"optimizer": name, "lr0_range": ranges[name]} | fields) for name in optimizers
+        ),
         action=kind,
         num_envs=count,
         groups=groups,
@@ -110,7 +127,7 @@ def train(
     algo: str = "ppo",
     *,
     out: str | Path,
-    optimizer: str = "sgd",
+    optimizer: str | Sequence[str] = "sgd",
     hyperparameters: Sequence[str] = ("lr",),
     timesteps: int = 3_000_000,
     num_envs: int | None = None,
@@ -134,7 +151,7 @@ def train(
         task: a task, a distribution of tasks, or several of them in turn.
         algo: a name in ``lrcontrol.algorithms.ALGORITHMS``.
         out: folder to write into.
-        optimizer: ``"sgd"`` or ``"adamw"``.
+        optimizer: ``"sgd"`` or ``"adamw"``, or both, each in an equal share of the environments.
         hyperparameters: what the agent moves, ``("lr",)`` or ``("lr", "momentum")``.
         timesteps: environment steps, summed over the environments.
         num_envs: environments stepped at once; default the algorithm's.

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from lrcontrol.agents import Agent
-from lrcontrol.envs.distributions import Fixed, TaskDistribution
+from lrcontrol.envs.distributions import Fixed, Mixture, TaskDistribution
 from lrcontrol.envs.features import safe_log
 from lrcontrol.envs.settings import Settings
 from lrcontrol.evaluation import final_measures
 from lrcontrol.rollouts import roll_out, settings_for
 
 STARTS, TASKS, RUNS = 8, 6, 3
+LR0_RANGE = (1e-6, 1.0)  # where the settings say nothing
 FIRST_SEED = 2_000_000_000  # evaluation counts up from 0, training from FIRST_SEED / 2
 
 
@@ -37,17 +40,15 @@ class Validation:
 
     Args:
         tasks: what is trained on.
-        settings: of the environment.
-        lr0_range: lowest and highest initial rate.
+        variants: settings of the environments, their ``lr0_range`` the lowest and highest initial rate.
         seed: of the training; its validation runs are its own.
     """
 
-    def __init__(self, tasks: TaskDistribution, settings: Settings, lr0_range: tuple[float, float], seed: int) -> None:
-        count = 1 if isinstance(tasks, Fixed) else TASKS
+    def __init__(self, tasks: TaskDistribution, variants: Sequence[Settings], seed: int) -> None:
+        count = 1 if isinstance(tasks, Fixed) else TASKS * (len(tasks.members) if isinstance(tasks, Mixture) else 1)
         self._tasks = [tasks.instance(index, held_out=True) for index in range(count)]
-        self._settings = settings
+        self._variants = variants
         self._runs = RUNS if count == 1 else 1
-        self._rates = [float(rate) for rate in np.geomspace(*lr0_range, STARTS)]
         self._seed = FIRST_SEED + 1000 * seed
 
     @property
@@ -58,9 +59,10 @@ class Validation:
     def measure(self, agent: Agent) -> Score:
         """Return the score of an agent of the settings."""
         losses = []
-        for number, task in enumerate(self._tasks):
-            settings = settings_for(replace(self._settings, task=task), agent)
-            world = roll_out(agent, settings, self._rates, self._runs, self._seed + number, "cpu")
+        for variant, (number, task) in itertools.product(self._variants, enumerate(self._tasks)):
+            settings = settings_for(replace(variant, task=task), agent)
+            rates = [float(rate) for rate in np.geomspace(*(variant.lr0_range or LR0_RANGE), STARTS)]
+            world = roll_out(agent, settings, rates, self._runs, self._seed + number, "cpu")
             losses.append(final_measures(world)["train_loss"].reshape(self._runs, STARTS).mean(axis=0))
         logs = safe_log(np.stack(losses))
         score = float((0.5 * logs.mean(axis=1) + 0.5 * logs.max(axis=1)).mean())

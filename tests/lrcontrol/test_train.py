@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import gymnasium
@@ -383,7 +384,7 @@ def test_validation_is_on_runs_and_tasks_that_training_never_sees(tmp_path):
 
     plan = make_plan("random-digits", "ppo", "sgd", ("lr",), 8, None, 0, None, small("ppo"), {})
     assert plan.groups == 8
-    validation = Validation(plan.tasks, plan.settings, (1e-3, 1.0), 0)
+    validation = Validation(plan.tasks, [replace(plan.settings, lr0_range=(1e-3, 1.0))], 0)
     assert validation.names == [f"random-digits:index={index},held_out=true" for index in range(6)]
     env = TrainingVectorEnv(8, groups=8, task=find_tasks("random-digits"))
     env.reset(seed=FIRST_SEED // 2)
@@ -395,7 +396,7 @@ def test_the_score_is_half_the_mean_and_half_the_worst_of_the_log_losses():
     from lrcontrol.validation import RUNS, Validation
 
     plan = make_plan("quadratic:steps=20", "ppo", "sgd", ("lr",), 8, None, 0, None, small("ppo"), {})
-    score = Validation(plan.tasks, plan.settings, (1e-4, 1.0), 3).measure(make_agent("constant"))
+    score = Validation(plan.tasks, [replace(plan.settings, lr0_range=(1e-4, 1.0))], 3).measure(make_agent("constant"))
     rates = [float(rate) for rate in np.geomspace(1e-4, 1.0, 8)]
     results = lrcontrol.evaluate("quadratic:steps=20", ["constant"], lr0=rates, runs=RUNS, seed=2_000_003_000)
     losses = np.array(results.summary["train_loss_mean"].to_pylist())
