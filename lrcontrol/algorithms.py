@@ -15,6 +15,7 @@ from lrcontrol.envs.errors import InputError, unknown
 
 DISCRETE, BOX = "discrete", "box"
 ANNEALED = "learning_rate_end"  # beside a class's own parameters: learning_rate goes down to it in a straight line
+HOLDING = "hold_bias"  # likewise: added at first to the logit of the multiplier 1, so that the policy begins by holding
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Algorithm:
         actions: the kinds of action it takes, the preferred one first.
         two_dimensional: whether a discrete action may have two dimensions.
         num_envs: default number of environments.
-        parameters: arguments of its class, and ``learning_rate_end``, to which its learning rate goes down linearly.
+        parameters: arguments of its class; ``learning_rate_end``, to which its learning rate goes down linearly; and
+            ``hold_bias``, by which a discrete policy begins by preferring the multiplier 1.
         settings: of the environment, where they are not those of ``lrcontrol.training.DEFAULTS``.
         policy: the name of its policy network.
         overcounts: whether its ``num_timesteps`` counts a step of N environments N² times, as ARS's does.
@@ -58,7 +60,7 @@ class Algorithm:
 
     def check_parameters(self, parameters: Mapping[str, Any]) -> None:
         """Raise InputError, suggesting the nearest, where a parameter is not one of the class."""
-        known = [*inspect.signature(self.load_class()).parameters, ANNEALED]
+        known = [*inspect.signature(self.load_class()).parameters, ANNEALED, HOLDING]
         for name in parameters:
             if name not in known or name in ("policy", "env", "seed", "device", "verbose", "tensorboard_log"):
                 raise unknown(f"parameter of {self.title} or setting", name, known)

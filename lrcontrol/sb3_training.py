@@ -21,7 +21,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecMonitor
 
 from lrcontrol.agents.trained import TrainedAgent
-from lrcontrol.algorithms import ANNEALED
+from lrcontrol.algorithms import ANNEALED, HOLDING
 from lrcontrol.envs.errors import InputError
 from lrcontrol.envs.gym import TrainingVectorEnv
 from lrcontrol.envs.sb3 import SB3VecEnv
@@ -85,6 +85,7 @@ def make_model(plan: Plan, env: VecMonitor, tensorboard: Path | None) -> BaseAlg
         parameters["batch_size"] = collected // parts
     if (end := parameters.pop(ANNEALED, None)) is not None:
         parameters["learning_rate"] = LinearSchedule(parameters["learning_rate"], end, 1.0)
+    hold = parameters.pop(HOLDING, 0.0)
     log = None if tensorboard is None else str(tensorboard)
     try:
         model: BaseAlgorithm = plan.algorithm.load_class()(
@@ -92,7 +93,17 @@ def make_model(plan: Plan, env: VecMonitor, tensorboard: Path | None) -> BaseAlg
         )
     except (AssertionError, TypeError, ValueError) as error:
         raise InputError(f"{plan.algorithm.title} cannot be made with {parameters}: {error}") from error
+    if hold:
+        _prefer_holding(model, plan, hold)
     return model
+
+
+def _prefer_holding(model: BaseAlgorithm, plan: Plan, bias: float) -> None:
+    multipliers = plan.settings.multipliers or ()
+    if 1.0 not in multipliers or not hasattr(model.policy, "action_net"):
+        raise InputError(f"{HOLDING} is for policies that choose among multipliers, 1 among them, which this is not")
+    with torch.no_grad():
+        model.policy.action_net.bias[multipliers.index(1.0) :: len(multipliers)] += bias
 
 
 def restore(model: BaseAlgorithm, checkpoint: Path, timesteps: int, overcount: int = 1) -> None:
