@@ -20,7 +20,7 @@ from lrcontrol.envs.schedules import Schedule
 from lrcontrol.envs.settings import Settings
 
 FORMAT = 1
-NEEDS = ("hyperparameters", "multipliers", "max_factor", "form", "base_schedule", "interval", "features")
+NEEDS = ("hyperparameters", "multipliers", "max_factor", "form", "base_schedule", "start", "interval", "features")
 DESCRIPTION, WEIGHTS = "agent.json", "policy.safetensors"
 
 
@@ -126,6 +126,7 @@ class TrainedAgent:
             _check_features(name, found["features_version"], found["needs"]["features"])
             needs: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in found["needs"].items()}
             needs["base_schedule"] = Schedule(**needs["base_schedule"])
+            needs.setdefault("start", None)  # folders from before there was one
             Settings.make(needs)
             shape = found["network"]
             tensors = _read_weights(folder / WEIGHTS, shape["weights_sha256"])

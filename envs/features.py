@@ -150,6 +150,27 @@ FEATURES: dict[str, Feature] = {
 DEFAULT_FEATURES = tuple(name for name in FEATURES if not name.startswith("probe_"))
 
 
+UNIT_MEASURES = frozenset({"param_sq", "update_sq", "grad_dot_update"})
+
+
+def natural_rate(loss: Array, measures: dict[str, Array]) -> Array:
+    """Return a rate (R,) that is to be expected from the first gradient: sqrt(‖θ‖ / ‖u‖ · L / (g · u)).
+
+    It is the geometric mean of two rates that need no scale: of the step that is as long as the parameters, as in LARS
+    (You, Gitman and Ginsburg 2017, eq. 6, with their η = 1), and of Polyak's (1987, section 5.3.2), which would bring a
+    straight line to zero. Where one cannot be had, as with parameters that are all zero, it is the other; where neither
+    can, NaN.
+    """
+    with np.errstate(all="ignore"):
+        as_long = np.sqrt(measures["param_sq"] / measures["update_sq"])
+        to_zero = loss / measures["grad_dot_update"]
+        both = np.sqrt(as_long * to_zero)
+    rate = np.full_like(loss, np.nan)
+    for found in (to_zero, as_long, both):
+        rate = np.where(np.isfinite(found) & (found > 0.0), found, rate)
+    return rate
+
+
 def measures_of(features: Sequence[str]) -> frozenset[str]:
     """Return the measures that the named features need.
 

@@ -47,7 +47,8 @@ class Settings:
             order 1 at each of hundreds of steps make returns of hundreds.
         validation_share: share of the training rows that ``"validation-loss"`` takes away from training to pay by.
         lr0_range: where initial rates are drawn from, log-uniformly; None is the task's range for the optimizer.
-        relative_lr0: initial rates, drawn or given, are lr ‖u‖ / ‖θ‖ of the first step instead of lr.
+        start: a range, in natural units (``lrcontrol.envs.features.natural_rate``), from which the initial rate is drawn
+            log-uniformly, whatever lr0 is; None starts from lr0.
         momentum: initial β; None is 0.9 for AdamW and wherever momentum is controlled, else 0.
         lr_limits, momentum_limits: lowest and highest values; whatever an action asks for is clipped to them.
         weight_decay: AdamW's.
@@ -73,7 +74,7 @@ class Settings:
     reward_scale: float = 1.0
     validation_share: float = 0.2
     lr0_range: tuple[float, float] | None = None
-    relative_lr0: bool = False
+    start: tuple[float, float] | None = None
     momentum: float | None = None
     lr_limits: tuple[float, float] = (1e-12, 1e6)
     momentum_limits: tuple[float, float] = (0.0, 0.999)
@@ -103,6 +104,8 @@ class Settings:
             raise InputError(f"momentum_limits {self.momentum_limits} are not 0 <= low < high < 1")
         if self.momentum is not None and not low <= self.momentum <= high:
             raise InputError(f"momentum {self.momentum} is not within momentum_limits {self.momentum_limits}")
+        if self.start is not None and not 0.0 < self.start[0] <= self.start[1] < math.inf:
+            raise InputError(f"start {self.start} is not 0 < low <= high")
         if self.lr0_range is not None:
             self.check_lr0(self.lr0_range[0])
             self.check_lr0(self.lr0_range[1])

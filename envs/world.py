@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from lrcontrol.envs.distributions import Fixed, find_tasks
 from lrcontrol.envs.engine import Engine, pick_device
 from lrcontrol.envs.errors import InputError
-from lrcontrol.envs.features import TINY, Array, LossHistory, Moment, measures_of, observe
+from lrcontrol.envs.features import UNIT_MEASURES, Array, LossHistory, Moment, measures_of, natural_rate, observe
 from lrcontrol.envs.optimizers import Momentum
 from lrcontrol.envs.rewards import REWARDS, VALIDATION, Stretch, worst_loss
 from lrcontrol.envs.seeding import RunSeeds
@@ -57,7 +57,7 @@ class World:
         self.steps = settings.steps or self.task.steps
         self.lr0_range = settings.lr0_range or self.task.lr0_range.get(settings.optimizer, (1e-6, 1.0))
         self._controls_momentum = "momentum" in settings.hyperparameters
-        self._measures = measures_of(settings.features) | ({"update_sq", "param_sq"} if settings.relative_lr0 else set())
+        self._measures = measures_of(settings.features) | (UNIT_MEASURES if settings.start else frozenset())
         self._probes = any(name.startswith("probe_") for name in self._measures)
         self._probes_momentum = "probe_loss_momentum" in self._measures
         self._along_gradient = (settings.probe_direction or self.task.probe_direction) == "gradient"
@@ -79,23 +79,22 @@ class World:
 
         Args:
             seeds: one for each row.
-            lr0: initial learning rate, one or (R,); None draws each log-uniformly from ``lr0_range``.
+            lr0: initial learning rate, one or (R,); None draws each log-uniformly from ``lr0_range``. Settings with a
+                ``start`` do not look at it.
 
         Raises:
             InputError: an initial rate outside lr_limits, or a first loss that is not finite.
         """
         if lr0 is None:
-            low, high = np.log(self.lr0_range)
-            lr0 = [float(np.exp(np.random.default_rng(seed.exploration).uniform(low, high))) for seed in seeds]
+            lr0 = self._draw(self.lr0_range, seeds)
         self.lr0: Array = np.broadcast_to(np.asarray(lr0, dtype=np.float64), (self.rows,)).copy()
         for value in self.lr0:
             self.settings.check_lr0(float(value))
         self.momentum: Array = np.full(self.rows, self.settings.initial_momentum)
         self.engine.reset(seeds, self._momentum())
-        if self.settings.relative_lr0:
-            found = self.engine.measures
-            unit = np.sqrt(np.maximum(found["param_sq"], TINY) / np.maximum(found["update_sq"], TINY))
-            self.lr0 = np.clip(self.lr0 * unit, *self.settings.lr_limits)
+        if self.settings.start is not None:
+            drawn = self._draw(self.settings.start, seeds) * natural_rate(self.engine.losses, self.engine.measures)
+            self.lr0 = np.clip(np.where(np.isnan(drawn), self.lr0, drawn), *self.settings.lr_limits)
         self.lr, self.level = self.lr0.copy(), self.lr0.copy()
         self.worst = worst_loss(self.engine.losses)
         self.last_loss: Array = self.engine.losses.copy()
@@ -107,6 +106,13 @@ class World:
             shape = (self.steps, self.rows)
             self.trace = {name: np.full(shape, np.nan) for name in ("loss", "lr", "momentum")}
         return self._observe()
+
+    @staticmethod
+    def _draw(limits: tuple[float, float], seeds: Sequence[RunSeeds]) -> Array:
+        """Return a rate (R,) for each seed, log-uniform between the limits."""
+        low, high = np.log(limits)
+        draws = [float(np.random.default_rng(seed.exploration).uniform(low, high)) for seed in seeds]
+        return np.exp(draws)
 
     @property
     def step_count(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
@@ -15,7 +16,7 @@ from lrcontrol.controller_measures import Measurer
 from lrcontrol.controller_probe import Closure, probe_measures, told_apart, try_steps
 from lrcontrol.controller_rates import Rates
 from lrcontrol.controller_state import Memory, to_array
-from lrcontrol.envs.features import LossHistory, Moment, measures_of, observe
+from lrcontrol.envs.features import UNIT_MEASURES, LossHistory, Moment, measures_of, natural_rate, observe
 from lrcontrol.envs.settings import Settings
 
 
@@ -40,7 +41,7 @@ class Decider:
     ) -> None:
         self.agent, self.settings, self.budget, self.rates = agent, settings, budget, rates
         self.moves_momentum = "momentum" in settings.hyperparameters
-        self.wanted = measures_of(settings.features)
+        self.wanted = measures_of(settings.features) | (UNIT_MEASURES if settings.start else frozenset())
         self.probes = any(name.startswith("probe_") for name in self.wanted)
         self.measurer = Measurer(rates, "grad_dot_memory" in self.wanted, sample)
         settings.check_lr0(rates.lr)
@@ -106,6 +107,8 @@ class Decider:
             measures |= self._probe(loss, closure)
         step, steps = self.budget.moment(self.step_count)
         measured = {name: to_array(value) for name, value in measures.items()}
+        if memory.starts and settings.start is not None:
+            self._start(settings.start, natural_rate(to_array(loss), measured)[0])
         now = Moment(to_array(loss), to_array(memory.lr), to_array(self.momentum), step, steps, measured)
         observation = observe(settings.features, now, memory.history)
         start = np.array([memory.starts])
@@ -114,6 +117,13 @@ class Decider:
         self.last_action = np.asarray(action).reshape(-1)
         self.observation = dict(zip(settings.features, observation[0].tolist(), strict=True))
         return self.last_action
+
+    def _start(self, limits: tuple[float, float], unit: float) -> None:
+        """Begin at the middle of the agent's starting range, whatever the rate was, unless there is no telling it."""
+        if not math.isnan(unit):
+            self.lr0 = self.memory.level = self.clip(unit * math.sqrt(limits[0] * limits[1]))
+            self.memory.factors[0] = 1.0
+            self.set_rate()
 
     def _probe(self, loss: float, closure: Closure) -> dict[str, float]:
         settings, measurer = self.settings, self.measurer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ _ACTIVATIONS = {"Tanh": "tanh", "ReLU": "relu"}
 
 def export(model: Any, settings: Settings, name: str, training: Mapping[str, Any]) -> TrainedAgent:
     """Return the agent of a model trained with ``settings``; its actions are the model's deterministic ones.
+
+    Where training drew initial rates from a ``start``, the agent's is the middle of it.
 
     Args:
         model: of one of the classes of ``lrcontrol.algorithms``, with an MLP policy.
@@ -66,7 +69,11 @@ def export(model: Any, settings: Settings, name: str, training: Mapping[str, Any
     dimensions = len(settings.hyperparameters)
     sizes = (len(settings.multipliers),) * dimensions if settings.multipliers is not None else (1,) * dimensions
     network = Network(tensors, _activation(modules, algorithm), head, sizes)
-    return TrainedAgent(name, {key: getattr(settings, key) for key in NEEDS}, network, algorithm, dict(training))
+    needs = {key: getattr(settings, key) for key in NEEDS}
+    if settings.start is not None:
+        centre = math.sqrt(settings.start[0] * settings.start[1])
+        needs["start"] = (centre, centre)
+    return TrainedAgent(name, needs, network, algorithm, dict(training))
 
 
 def _array(tensor: Any) -> NDArray[np.float32]:

@@ -62,8 +62,11 @@ class Validation:
         for variant, (number, task) in itertools.product(self._variants, enumerate(self._tasks)):
             settings = settings_for(replace(variant, task=task), agent)
             rates = [float(rate) for rate in np.geomspace(*(variant.lr0_range or LR0_RANGE), STARTS)]
+            if settings.start is not None:  # then every rate is the same start
+                rates = rates[:1]
             world = roll_out(agent, settings, rates, self._runs, self._seed + number, "cpu")
-            losses.append(final_measures(world)["train_loss"].reshape(self._runs, STARTS).mean(axis=0))
+            loss = final_measures(world)["train_loss"].reshape(self._runs, -1).mean(axis=0)
+            losses.append(np.broadcast_to(loss, STARTS))
         logs = safe_log(np.stack(losses))
         score = float((0.5 * logs.mean(axis=1) + 0.5 * logs.max(axis=1)).mean())
         mean = float(np.exp(safe_log(np.exp(logs).mean(axis=1)).mean()))

@@ -6,6 +6,7 @@ import torch
 from reference import flat, train
 
 from lrcontrol.envs import FEATURES, InputError, Schedule, Settings, Task, World, make_task, mlp
+from lrcontrol.envs.features import natural_rate
 from lrcontrol.envs.seeding import run_seeds
 
 
@@ -253,3 +254,43 @@ def test_parameters_of_row_and_reference_start_alike():
     assert torch.equal(world.engine.params, torch.stack(expected))
     assert not torch.equal(expected[0], expected[1])
     assert flat([expected[0]]).shape == (1510,)
+
+
+def test_a_recursive_rate_may_follow_a_schedule():
+    settings = Settings(base_schedule=Schedule("linear"), max_factor=2.0, steps=8, interval=2)
+    world, _, _, _ = play(settings, [[[1.0]], [[1.0]], [[-1.0]], [[0.0]]], lr0=0.1)
+    assert world.trace["lr"][:, 0] == pytest.approx([0.2 * 1, 0.2 * 7 / 8, 0.4 * 6 / 8, 0.4 * 5 / 8, 0.1, 0.075, 0.05, 0.025])
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_start_in_natural_units_does_not_look_at_the_initial_rate(optimizer):
+    settings = Settings(optimizer=optimizer, start=(0.3, 0.3), steps=5)
+    worlds = [play(settings, np.zeros((5, 1, 1)), lr0=lr0)[0] for lr0 in (1e-6, 10.0)]
+    assert np.array_equal(worlds[0].trace["lr"], worlds[1].trace["lr"])
+    step = next(train(worlds[0].task, run_seeds(0), "sgd", lambda t: 0.0, lambda t: 0.0, 1))
+    g, theta = step.gradient.double(), step.params.double()
+    u = g / (g.abs() + 1e-8) if optimizer == "adamw" else g
+    unit = float(theta.norm() / u.norm() * step.loss / (g @ u)) ** 0.5
+    assert worlds[0].trace["lr"][:, 0] == pytest.approx(0.3 * unit, rel=1e-4)
+
+
+def test_a_range_of_starts_is_drawn_from_log_uniformly_and_seeded():
+    settings = Settings(task="quadratic", start=(1e-2, 1e2), steps=5)
+    world = play(settings, np.zeros((1, 400, 1)), rows=400)[0]
+    again = play(settings, np.zeros((1, 400, 1)), rows=400)[0]
+    assert np.array_equal(world.lr0, again.lr0)
+    fixed = play(Settings(task="quadratic", start=(1.0, 1.0), steps=5), np.zeros((1, 400, 1)), rows=400)[0]
+    drawn = np.log10(world.lr0 / fixed.lr0)
+    assert np.quantile(drawn, [0.0, 0.25, 0.5, 0.75, 1.0]) == pytest.approx([-2, -1, 0, 1, 2], abs=0.3)
+
+
+def test_where_the_first_gradient_tells_nothing_the_initial_rate_stays():
+    nan, one = np.array([np.nan]), np.array([1.0])
+    zeros = {"param_sq": np.zeros(1), "update_sq": one, "grad_dot_update": np.array([4.0])}
+    assert natural_rate(np.array([2.0]), zeros) == pytest.approx(0.5)  # Polyak's alone: L / g·u
+    flat_loss = {"param_sq": np.array([9.0]), "update_sq": one, "grad_dot_update": np.zeros(1)}
+    assert natural_rate(one, flat_loss) == pytest.approx(3.0)  # as long as the parameters
+    assert np.isnan(natural_rate(one, dict.fromkeys(zeros, nan)))
+    flat = Task(model=lambda: torch.nn.Linear(2, 1), train=(torch.zeros(8, 2), torch.zeros(8, 1)), batch_size=4, steps=3,
+        loss=lambda outputs, targets: 0.0 * outputs.sum())
+    assert play(Settings(task=flat, start=(1.0, 1.0)), np.zeros((1, 1, 1)), lr0=0.25)[0].lr0 == 0.25
