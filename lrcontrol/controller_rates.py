@@ -81,6 +81,14 @@ class Rates:
         """The momentum in force of the reference group, None where it has none."""
         return read_momentum(self.groups[self.reference])
 
+    @property
+    def gain(self) -> float:
+        """How many times a steady gradient ends up in an SGD step: (1 − dampening) / (1 − β), 1 for all others."""
+        group = self.groups[self.reference]
+        if "dampening" not in group or not self.momentum:
+            return 1.0
+        return (1.0 - float(group["dampening"])) / (1.0 - self.momentum)
+
     def adopt_new_groups(self, lr: float) -> None:
         """Take in groups that were added since, at the reference rate ``lr``."""
         for group in self.groups[len(self.ratios) :]:

@@ -14,6 +14,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from lrcontrol.agents import make_agent
+from lrcontrol.agents.schedule import ScheduleAgent
 from lrcontrol.controller import LRController
 from lrcontrol.controller_measures import Measurer
 from lrcontrol.controller_rates import Rates
@@ -596,3 +597,32 @@ def test_a_compiled_model_is_controlled_like_another():
     losses = run(compiled, opt, controller, 4)
     plain, other = small()
     assert losses == run(plain, other, LRController(other, "hillclimb:factor=2"), 4)
+
+
+def test_an_agent_with_a_start_does_not_look_at_the_rate_and_reckons_with_undampened_momentum():
+    """torch's own SGD with momentum adds up gradients: at 0.9 its steps grow to ten times the first."""
+    agent = ScheduleAgent("hold", Schedule(), start=0.1)
+
+    def first_rate(lr, dampening):
+        torch.manual_seed(0)
+        model = torch.nn.Linear(3, 2)
+        opt = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, dampening=dampening)
+        controller = LRController(opt, agent)
+        loss = model(torch.ones(4, 3)).square().mean()
+        loss.backward()
+        controller.step(loss)
+        grads = torch.cat([p.grad.flatten() for p in model.parameters()]).double()
+        theta = torch.cat([p.detach().flatten() for p in model.parameters()]).double()
+        unit = float(theta.norm() / grads.norm() * loss.detach().double() / grads.square().sum()) ** 0.5
+        return opt.param_groups[0]["lr"] / unit
+
+    assert first_rate(1e-6, 0.9) == pytest.approx(0.1, rel=1e-4)
+    assert first_rate(10.0, 0.9) == pytest.approx(0.1, rel=1e-4)
+    assert first_rate(1.0, 0.0) == pytest.approx(0.01, rel=1e-4)
+
+
+def test_without_a_gradient_the_start_is_the_rate_that_was_given():
+    model = torch.nn.Linear(3, 2)
+    opt = torch.optim.SGD(model.parameters(), lr=0.25)
+    LRController(opt, ScheduleAgent("hold", Schedule(), start=0.1)).step(1.0)
+    assert opt.param_groups[0]["lr"] == 0.25

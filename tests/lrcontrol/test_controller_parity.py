@@ -99,6 +99,7 @@ CASES = {
     "trained": random_agent(),
     "trained-lstm": random_agent(units=8),
     "trained-discrete": random_agent(momentum=True, multipliers=MULTIPLIERS, interval=4),
+    "trained-start": random_agent(seed=1, start=(1e-4, 1e-2), base_schedule=Schedule("one-cycle"), max_factor=1.05),
     "trained-anchored": random_agent(momentum=True, form="anchored", base_schedule=Schedule("one-cycle")),
 }
 

@@ -1,0 +1,20 @@
+"""``learned``: the trained controller that comes with the package."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import replace
+from pathlib import Path
+
+from lrcontrol.agents.trained import TrainedAgent
+
+FOLDER = Path(__file__).parent / "policies" / "learned"
+
+
+@functools.cache
+def learned() -> TrainedAgent:
+    """Return the agent that was trained by ``experiments/learned`` on small made-up tasks, for SGD and AdamW alike.
+
+    It does not look at the initial learning rate, needs no extra forward pass, and wants to know the budget.
+    """
+    return replace(TrainedAgent.load(FOLDER), name="learned")
