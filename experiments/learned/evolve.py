@@ -39,7 +39,7 @@ FEATURES = (
     "budget_left",
     "log_steps_left",
 )
-CLIP = 1.0  # of a log loss against the generation's median: no single task decides
+CLIP = 0.5  # of a log loss against the generation's median: no single task decides
 FIRST_SEED = 1_500_000_000
 
 
@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("--interval", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--init", type=Path, help="an agent to begin with, of the same shape")
+    parser.add_argument("--init", type=Path, help="folder of a linear policy to begin with")
     options = parser.parse_args()
     fields = {
         "form": options.form,
@@ -152,9 +152,10 @@ def main() -> None:
         scale = np.stack([plain.mean(axis=0), plain.std(axis=0) + 0.1])
         mean, sigma, covariance, done, seconds = np.zeros(shape.size), options.sigma, np.eye(shape.size), 0, 0.0
         if options.hidden:
-            mean[: shape.hidden * shape.inputs] = np.random.default_rng(options.seed).normal(
-                0.0, shape.inputs**-0.5, shape.hidden * shape.inputs
-            )
+            count = shape.hidden * shape.inputs
+            mean[:count] = np.random.default_rng(options.seed).normal(0.0, shape.inputs**-0.5, count)
+        if options.init is not None:
+            begin_with(options.init, mean, scale, shape, options.features)
     evolution = CMA(
         mean=mean, sigma=sigma, cov=covariance, population_size=options.population, seed=options.seed + 1000 * done
     )
@@ -181,6 +182,20 @@ def main() -> None:
                 save(options.out, shape, scale, evolution._mean, fields, vars(options), seconds)
                 rows = np.loadtxt(options.out / "progress.csv", delimiter=",", ndmin=2)[-10:, 2]
                 print(f"{done} generations, {seconds:.0f} s: {rows.mean():+.3f} against holding", flush=True)
+
+
+def begin_with(folder: Path, mean: np.ndarray, scale: np.ndarray, shape: Shape, features: list[str]) -> None:
+    """Let the first hidden unit be the output of a linear policy, over what it shares of the features, at half scale."""
+    saved = json.loads((folder / "state.json").read_text())
+    names = json.loads((folder / "agent.json").read_text())["needs"]["features"]
+    old = dict(zip(names, np.array(saved["mean"])[: len(names)], strict=True))
+    spread = dict(zip(names, np.array(saved["scale"])[1], strict=True))
+    centre = dict(zip(names, np.array(saved["scale"])[0], strict=True))
+    bias = saved["mean"][len(names)]
+    weights = np.array([old.get(name, 0.0) * scale[1, i] / spread.get(name, 1.0) for i, name in enumerate(features)])
+    bias += sum(old[name] * (scale[0, i] - centre[name]) / spread[name] for i, name in enumerate(features) if name in old)
+    at = shape.hidden * shape.inputs
+    mean[: shape.inputs], mean[at], mean[at + shape.hidden] = 0.5 * weights, 0.5 * bias, 2.0
 
 
 def save(

@@ -117,7 +117,7 @@ def test_stable_baselines3_can_evaluate_it(name, text):
         ("hillclimb:probe=gradient,momentum=true", "use probe=update"),
         ("hillclimb:momentum=yes", "write true or false"),
         ("runs/none", "there is no such folder"),
-        ("schedule:kind=linear", "unknown schedule"),
+        ("schedule:kind=sawtooth", "unknown schedule"),
         ("constant:factor=2", "takes no keys"),
     ],
 )
