@@ -40,6 +40,8 @@ FEATURES = (
     "log_steps_left",
 )
 CLIP = 0.5  # of a log loss against the generation's median: no single task decides
+PENALTY, SIGMA = 5e-4, 0.3  # on the squared weights, and the widest search: a policy of hard switches has no scale
+GAIN = 1.5  # of relative_step, at most, in a policy to begin with
 FIRST_SEED = 1_500_000_000
 
 
@@ -169,7 +171,9 @@ def main() -> None:
                 parallel(delayed(rollout)(with_mean, shape, scale, number, settings) for number in numbers)
             )
             relative = np.clip(losses - np.median(losses, axis=1, keepdims=True), -CLIP, CLIP)
-            evolution.tell([(c, float(v)) for c, v in zip(candidates, relative.mean(axis=0), strict=False)])
+            values = relative.mean(axis=0)[: len(candidates)] + PENALTY * np.square(candidates).sum(axis=1)
+            evolution.tell([(c, float(v)) for c, v in zip(candidates, values, strict=True)])
+            evolution._sigma = min(evolution._sigma, SIGMA)
             done += 1
             gain = float(np.clip(losses[:, -2] - losses[:, -1], -3, 3).mean())
             seconds = time.perf_counter() - began
@@ -192,6 +196,8 @@ def begin_with(folder: Path, mean: np.ndarray, scale: np.ndarray, shape: Shape, 
     spread = dict(zip(names, np.array(saved["scale"])[1], strict=True))
     centre = dict(zip(names, np.array(saved["scale"])[0], strict=True))
     bias = saved["mean"][len(names)]
+    gain = min(1.0, GAIN / max(abs(old["relative_step"] / spread["relative_step"]), 1e-9))
+    old, bias = {name: gain * value for name, value in old.items()}, gain * bias
     weights = np.array([old.get(name, 0.0) * scale[1, i] / spread.get(name, 1.0) for i, name in enumerate(features)])
     bias += sum(old[name] * (scale[0, i] - centre[name]) / spread[name] for i, name in enumerate(features) if name in old)
     at = shape.hidden * shape.inputs
