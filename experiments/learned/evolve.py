@@ -42,6 +42,7 @@ FEATURES = (
 CLIP = 0.5  # of a log loss against the generation's median: no single task decides
 PENALTY, SIGMA = 5e-4, 0.3  # on the squared weights, and the widest search: a policy of hard switches has no scale
 GAIN = 1.5  # of relative_step, at most, in a policy to begin with
+MOMENTA = {"sgd": (0.9, 0.9, 0.9, 0.95, 0.0), "adamw": (0.9, 0.9, 0.9, 0.95, 0.8)}  # to begin with
 FIRST_SEED = 1_500_000_000
 
 
@@ -86,9 +87,11 @@ def rollout(weights: np.ndarray, shape: Shape, scale: np.ndarray, number: int, s
     torch.set_num_threads(1)
     optimizers = settings["optimizers"]
     task = find_tasks(TASKS).instance(number // len(optimizers))
-    fields = {**settings["fields"], "task": task, "optimizer": optimizers[number % len(optimizers)]}
-    world = World(Settings.make(fields), len(weights), 1, "cpu")
+    optimizer = optimizers[number % len(optimizers)]
     random = np.random.default_rng(FIRST_SEED + number)
+    momentum = float(random.choice(MOMENTA[optimizer]))
+    fields = {**settings["fields"], "task": task, "optimizer": optimizer, "momentum": momentum}
+    world = World(Settings.make(fields), len(weights), 1, "cpu")
     observation = world.reset([run_seeds(FIRST_SEED + number)] * len(weights), 1e-3)
     off = np.exp(random.uniform(-1.0, 1.0) * np.log(settings["spread"]))
     world.level, world.lr0, world.lr = world.level * off, world.lr0 * off, world.lr * off
@@ -134,7 +137,6 @@ def main() -> None:
         "start": (options.start, options.start),
         "features": tuple(options.features),
         "hyperparameters": tuple(options.hyperparameters),
-        "momentum": 0.9,
         "interval": options.interval,
     }
     settings = {"fields": fields, "optimizers": options.optimizers, "spread": options.spread}
@@ -216,7 +218,7 @@ def save(
             bias = bias - weight @ scale[0]
         tensors[f"layers.{number}.weight"] = weight.astype(np.float32)
         tensors[f"layers.{number}.bias"] = bias.astype(np.float32)
-    settings = Settings.make({name: value for name, value in fields.items() if name != "momentum"})
+    settings = Settings.make(fields)
     needs = {name: getattr(settings, name) for name in NEEDS}
     training = {name: value if isinstance(value, int | float | list) else str(value) for name, value in options.items()}
     network = Network(tensors, "tanh", "clip", (1,) * shape.outputs)
