@@ -18,6 +18,7 @@ from lrcontrol.envs.seeding import check_seed
 from lrcontrol.envs.settings import Settings
 from lrcontrol.envs.task import Task
 from lrcontrol.envs.world import World
+from lrcontrol.peers import Peer, find_peer, run_peer
 from lrcontrol.provenance import provenance
 from lrcontrol.results import RUN_COLUMNS, TRACE_COLUMNS, Results, reserve_folder
 from lrcontrol.rollouts import Progress, roll_out, settings_for
@@ -56,7 +57,7 @@ def lr0_grid(low: float, high: float, count: int) -> list[float]:
 
 def evaluate(
     task: str | Task = "digits-mlp",
-    agents: Sequence[str | Agent] = DEFAULT_AGENTS,
+    agents: Sequence[str | Agent | Peer] = DEFAULT_AGENTS,
     *,
     lr0: Sequence[float] | None = None,
     runs: int = 5,
@@ -76,7 +77,8 @@ def evaluate(
 
     Args:
         task: a Task, or its spelling ``name:key=value,…``.
-        agents: Agents, or their spellings ``name:key=value,…``.
+        agents: Agents, or their spellings ``name:key=value,…``; also ``lrcontrol.peers.PEERS``, which are optimizers of
+            their own and look at neither ``optimizer`` nor ``settings``.
         lr0: initial learning rates; default half-decades over the task's range for the optimizer.
         runs: runs for each agent and rate.
         steps: training steps in a run; None is the task's budget.
@@ -99,7 +101,9 @@ def evaluate(
     problem = make_task(task)
     chosen = _agents(agents)
     base = Settings.make({"task": problem, "optimizer": optimizer, "steps": steps} | settings)
-    worlds = [(agent, settings_for(base, agent)) for agent in chosen]
+    for agent in chosen:
+        if not isinstance(agent, Peer):
+            settings_for(base, agent)  # what cannot be used is said before anything runs
     rates = list(lr0) if lr0 is not None else _default_grid(problem, optimizer)
     if not rates or len(set(rates)) < len(rates):
         raise InputError(f"initial learning rates {rates}: give at least one, and none twice")
@@ -120,8 +124,8 @@ def evaluate(
     began, done, complete = time.perf_counter(), [], True
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     try:
-        for agent, its_settings in worlds:
-            done.append(_run_agent(agent, its_settings, rates, runs, seed, device, progress))
+        for agent in chosen:
+            done.append(_run_agent(agent, base, rates, runs, seed, device, progress))
     except KeyboardInterrupt:
         complete = False
     if not done:
@@ -142,8 +146,8 @@ def evaluate(
     return results
 
 
-def _agents(agents: Sequence[str | Agent]) -> list[Agent]:
-    chosen = [make_agent(agent) for agent in agents]
+def _agents(agents: Sequence[str | Agent | Peer]) -> list[Agent | Peer]:
+    chosen = [find_peer(agent) or make_agent(agent) for agent in agents]  # type: ignore[arg-type]
     names = [agent.name for agent in chosen]
     if not chosen:
         raise InputError("no agents given: name at least one")
@@ -159,8 +163,8 @@ def _default_grid(task: Task, optimizer: str) -> list[float]:
 
 
 def _run_agent(
-    agent: Agent,
-    settings: Settings,
+    agent: Agent | Peer,
+    base: Settings,
     rates: list[float],
     runs: int,
     seed: int,
@@ -168,22 +172,26 @@ def _run_agent(
     progress: Progress | None,
 ) -> tuple[dict[str, list[Any]], dict[str, NDArray[Any]]]:
     """Return an agent's rows of runs.csv and of traces.parquet, by column, sorted by rate and then run."""
-    world = roll_out(agent, settings, rates, runs, seed, device, progress, record=True)
-    rows, problem = world.rows, world.task
-    final = final_measures(world)
-    order = np.arange(rows).reshape(runs, len(rates)).T.ravel()  # the engine keeps a run's rates together
-    labels = {"task": problem.name, "optimizer": settings.optimizer, "agent": agent.name}
+    task = make_task(base.task)  # type: ignore[arg-type]
+    rows, steps = len(rates) * runs, base.steps or task.steps
+    if isinstance(agent, Peer):
+        final, traces = run_peer(agent, task, rates, runs, steps, seed, device, progress)
+        passes = {"forward_passes": steps, "backward_passes": steps}
+    else:
+        world = roll_out(agent, settings_for(base, agent), rates, runs, seed, device, progress, record=True)
+        order = np.arange(rows).reshape(runs, len(rates)).T.ravel()  # the engine keeps a run's rates together
+        final = {name: values[order] for name, values in final_measures(world).items()}
+        traces = {name: values.T[order] for name, values in world.trace.items()}
+        passes = {"forward_passes": world.forward_passes, "backward_passes": world.backward_passes}
+    labels = {"task": task.name, "optimizer": base.optimizer, "agent": agent.name}
     columns: dict[str, Any] = {name: [value] * rows for name, value in labels.items()}
-    columns |= {
-        "lr0": np.tile(rates, runs)[order].tolist(),
-        "run": np.repeat(np.arange(runs), len(rates))[order].tolist(),
-    }
+    columns |= {"lr0": np.repeat(rates, runs).tolist(), "run": np.tile(np.arange(runs), len(rates)).tolist()}
     columns["seed"] = [seed + run for run in columns["run"]]
-    columns |= {name: values[order].tolist() for name, values in final.items()}
-    columns |= {"forward_passes": [world.forward_passes] * rows, "backward_passes": [world.backward_passes] * rows}
-    trace = {name: np.repeat(np.array(columns[name]), world.steps) for name in (*labels, "lr0", "run")}
-    trace["step"] = np.tile(np.arange(world.steps), rows)
-    trace |= {name: values.T[order].ravel() for name, values in world.trace.items()}
+    columns |= {name: values.tolist() for name, values in final.items()}
+    columns |= {name: [value] * rows for name, value in passes.items()}
+    trace = {name: np.repeat(np.array(columns[name]), steps) for name in (*labels, "lr0", "run")}
+    trace["step"] = np.tile(np.arange(steps), rows)
+    trace |= {name: values.ravel() for name, values in traces.items()}
     return {name: columns[name] for name in RUN_COLUMNS}, {name: trace[name] for name in TRACE_COLUMNS}
 
 
