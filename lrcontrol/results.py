@@ -76,6 +76,28 @@ class Results:
         rates, runs = (sorted({key[part] for key in found}) for part in (0, 1))
         return np.array([[found[rate, run] for run in runs] for rate in rates], dtype=np.float64)
 
+    @classmethod
+    def load(cls, folder: str | Path) -> Results:
+        """Return the results that ``save`` wrote.
+
+        Raises:
+            InputError: the folder does not hold them.
+        """
+        import pyarrow as pa
+        import pyarrow.csv
+        import pyarrow.parquet as pq
+
+        folder = Path(folder)
+        types = dict.fromkeys(MEASURES, pa.float64()) | {"lr0": pa.float64(), "agent": pa.string()}
+        options = pa.csv.ConvertOptions(column_types=types, null_values=[])
+        try:
+            runs = pa.csv.read_csv(folder / "runs.csv", convert_options=options)
+            traces = pq.read_table(folder / "traces.parquet")
+            manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        except (OSError, pa.ArrowInvalid, json.JSONDecodeError) as error:
+            raise InputError(f"{folder} does not hold the results of an evaluation: {error}") from error
+        return cls(_summary(runs), runs, traces, manifest)
+
     def save(self, folder: Path, overwrite: bool = False) -> None:
         """Write summary.csv, runs.csv, traces.parquet, manifest.json and figures/ as ``folder``, whole or not at all.
 

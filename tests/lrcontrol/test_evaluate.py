@@ -337,3 +337,18 @@ def test_any_agent_object_with_a_name_needs_and_predict_can_be_compared():
 
     results = lrcontrol.evaluate(agents=[Halver()], lr0=[0.8], runs=1, steps=3)
     assert results.traces["lr"].to_pylist() == [0.4, 0.2, 0.1]
+
+
+def test_results_are_read_back_as_they_were_written(tmp_path):
+    arguments = {"lr0": [1e-3, 0.1], "runs": 2, "steps": 4}
+    for task in ("digits-mlp", "quadratic"):  # the second has no accuracies
+        results = lrcontrol.evaluate(task, ["constant", "hillclimb"], out=tmp_path / task, **arguments)
+        again = lrcontrol.Results.load(tmp_path / task)
+        assert again.manifest == json.loads(json.dumps(results.manifest))
+        for name in ("summary", "runs", "traces"):
+            ours, theirs = getattr(results, name), getattr(again, name)
+            assert ours.column_names == theirs.column_names
+            for column in ours.column_names:
+                assert str(ours[column].to_pylist()) == str(theirs[column].to_pylist()), (task, name, column)
+    with pytest.raises(lrcontrol.InputError, match="does not hold"):
+        lrcontrol.Results.load(tmp_path)
