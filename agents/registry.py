@@ -8,6 +8,7 @@ from pathlib import Path
 from lrcontrol.agents.bandit import Bandit
 from lrcontrol.agents.base import Agent, PolicyPredictor
 from lrcontrol.agents.hillclimb import HillClimb
+from lrcontrol.agents.learned import learned
 from lrcontrol.agents.patience import Greedy, Plateau
 from lrcontrol.agents.sb3_model import SB3Agent
 from lrcontrol.agents.schedule import constant, schedule
@@ -22,6 +23,7 @@ AGENTS: dict[str, Callable[..., Agent]] = {
     "greedy": Greedy,
     "hillclimb": HillClimb,
     "bandit": Bandit,
+    "learned": learned,
 }
 
 

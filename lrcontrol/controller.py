@@ -72,7 +72,7 @@ class LRController(ReduceLROnPlateau):
     def __init__(
         self,
         optimizer: Optimizer,
-        agent: str | Path | Agent | PolicyPredictor = "hillclimb",
+        agent: str | Path | Agent | PolicyPredictor = "learned",
         *,
         hyperparameters: Sequence[str] | None = None,
         interval: int | None = None,

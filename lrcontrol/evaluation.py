@@ -30,6 +30,7 @@ DEFAULT_AGENTS = (
     "hillclimb",
     "hillclimb:factor=1.1",
     "hillclimb:factor=2",
+    "learned",
 )
 GRID_PER_DECADE = 2
 

@@ -13,6 +13,9 @@ FETCHED = {
     "mnist-mlp-raw": "mnist",
     "mnist-cnn": "mnist",
     "fashion-mnist-mlp": "fashion_mnist",
+    "fashion-mnist-deep": "fashion_mnist",
+    "mnist-autoencoder": "mnist",
+    "shakespeare-gpt": "tinyshakespeare",
 }
 
 

@@ -1,13 +1,18 @@
 """Tasks drawn by index: the same whatever came before, splits apart, and groups of runs that share a task."""
 
+import itertools
+
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
+import lrcontrol
 from lrcontrol.envs import InputError, Settings, Task, TrainingVectorEnv, World, make_task, mlp
 from lrcontrol.envs.distributions import DISTRIBUTIONS, find_tasks
 from lrcontrol.envs.random_digits import random_digits
+from lrcontrol.envs.random_synthetic import KINDS, random_synthetic
 from lrcontrol.envs.seeding import build_module, run_seeds
 
 ID = "lrcontrol/Training-v0"
@@ -158,3 +163,27 @@ def test_elu_takes_the_fast_path_unless_its_alpha_is_its_own():
         module = nn.Sequential(nn.Linear(64, 8), nn.ELU(alpha), nn.Linear(8, 10))
         task = Task(name="elu", model=lambda: mlp(64, 8, 10), train=digits.train, batch_size=8, steps=4)
         assert (plain_layers(module, task) is not None) == fast
+
+
+def test_random_synthetic_has_four_kinds_of_problems_and_each_can_be_trained():
+    tasks = [random_synthetic(index) for index in range(80)]
+    for kind, task in zip(itertools.cycle(KINDS), tasks, strict=False):
+        inputs, targets = task.train
+        layers = [part for part in build_module(task.model, 0) if isinstance(part, nn.Linear)]
+        assert layers[0].in_features == inputs.shape[1]
+        assert 8 <= task.batch_size <= 256
+        assert 80 <= task.steps <= 500
+        if kind in ("clusters", "tokens"):
+            assert targets.dtype == torch.int64
+            assert layers[-1].out_features > int(targets.max())
+        else:
+            assert targets.shape == (len(inputs), layers[-1].out_features)
+        if kind == "tokens":
+            assert set(inputs.sum(dim=1).tolist()) <= {1.0, 2.0, 3.0}  # a one for each token of the context
+        if kind == "bottleneck":
+            assert torch.equal(inputs, targets)
+            assert min(layer.out_features for layer in layers) <= 16
+    for task in tasks[:8]:
+        results = lrcontrol.evaluate(task, ["schedule:kind=one-cycle"], lr0=[0.03], runs=1, steps=80, optimizer="adamw")
+        losses = results.traces["loss"].to_pylist()
+        assert results.by_start("schedule:kind=one-cycle")[0, 0] < 0.9 * losses[0], task.name

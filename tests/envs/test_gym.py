@@ -16,7 +16,7 @@ import lrcontrol.envs.gym
 from lrcontrol.envs import TASKS, InputError
 
 ID = "lrcontrol/Training-v0"
-STEPS = {"mnist-cnn": 3}
+STEPS = {"mnist-cnn": 3, "mnist-autoencoder": 3, "shakespeare-gpt": 1}
 VARIANTS = {
     "default": {},
     "discrete": {"multipliers": (0.5, 1.0, 2.0)},

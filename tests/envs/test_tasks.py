@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import http.server
+import math
 import threading
 
 import numpy as np
@@ -10,7 +11,10 @@ import pytest
 import torch
 from conftest import have, needs_mnist
 
+import lrcontrol
 from lrcontrol.envs import InputError, Task, data, make_task, mlp
+from lrcontrol.envs.seeding import build_module
+from lrcontrol.envs.text import GPT
 
 X, Y = torch.zeros(8, 4), torch.zeros(8, dtype=torch.int64)
 
@@ -171,3 +175,60 @@ def test_fashion_mnist_is_balanced_as_published():
     fashion = make_task("fashion-mnist-mlp")
     assert torch.bincount(fashion.train[1]).tolist() == [6000] * 10
     assert torch.bincount(fashion.test[1]).tolist() == [1000] * 10
+
+
+def test_the_transformer_looks_back_only_and_attends_as_torch_does():
+    gpt = build_module(lambda: GPT(tokens=11, context=8, width=12, heads=3, blocks=2), 0)
+    x = torch.randint(11, (2, 8), generator=torch.Generator().manual_seed(0))
+    changed = x.clone()
+    changed[:, 5] = (x[:, 5] + 1) % 11
+    before, after = gpt(x), gpt(changed)
+    torch.testing.assert_close(before[:, :5], after[:, :5])
+    assert (before[:, 5:] - after[:, 5:]).abs().amax(dim=-1).min() > 0.0
+    block, stream = gpt.blocks[0], torch.randn(2, 8, 12, generator=torch.Generator().manual_seed(1))
+    query, key, value = (part.view(2, 8, 3, 4).transpose(1, 2) for part in block.project_in(stream).chunk(3, dim=-1))
+    taken = torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+    torch.testing.assert_close(block.attend(stream), block.project_out(taken.transpose(1, 2).reshape(2, 8, 12)))
+
+
+@pytest.mark.skipif(not have("tinyshakespeare"), reason="tinyshakespeare is not in LRCONTROL_DATA")
+def test_shakespeare_is_text_that_has_to_be_guessed_a_character_ahead():
+    task = make_task("shakespeare-gpt")
+    (inputs, targets), (held, _) = task.train, task.test
+    assert torch.equal(inputs.flatten()[1:], targets.flatten()[:-1])
+    assert inputs.numel() == 1 << 18
+    assert held.numel() == 1 << 15
+    module = build_module(task.model, 0)
+    assert 200_000 <= sum(p.numel() for p in module.parameters()) <= 1_000_000
+    with torch.no_grad():
+        assert float(task.loss(module(inputs[:16]), targets[:16])) == pytest.approx(math.log(65), abs=0.1)
+
+
+@needs_mnist
+def test_the_autoencoder_has_its_input_for_target():
+    task = make_task("mnist-autoencoder")
+    assert task.train[0] is task.train[1]
+    assert task.train[0].shape == (60_000, 784)
+    module = build_module(task.model, 0)
+    assert min(part.out_features for part in module if hasattr(part, "out_features")) == 32
+
+
+def test_a_module_of_ones_own_trains_with_mean_squared_error():
+    """torch's batching rule of F.mse_loss fails where vmaps are nested: several rates, one stream of minibatches."""
+
+    class Line(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(3, 1)
+
+        def forward(self, x):
+            return self.layer(x)
+
+    x = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
+    data = (x, x.sum(dim=1, keepdim=True))
+    plain, own = (
+        Task(model=model, train=data, loss=torch.nn.functional.mse_loss, batch_size=16, steps=10)
+        for model in (lambda: torch.nn.Sequential(torch.nn.Linear(3, 1)), Line)
+    )
+    losses = [lrcontrol.evaluate(t, ["constant"], lr0=[0.01, 0.1, 0.2], runs=2).by_start("constant") for t in (plain, own)]
+    np.testing.assert_allclose(*losses, rtol=1e-5)

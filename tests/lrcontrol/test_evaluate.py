@@ -128,7 +128,7 @@ def test_the_default_grid_spans_six_decades():
     assert rates[-1] / rates[0] >= 1e6
     assert len(rates) >= 13
     assert lr0_grid(1e-4, 1.0, 5) == [1e-4, 1e-3, 1e-2, 0.1, 1.0]
-    assert {name.split(":")[0] for name in DEFAULT_AGENTS} == {"constant", "schedule", "hillclimb"}
+    assert {name.split(":")[0] for name in DEFAULT_AGENTS} == {"constant", "schedule", "hillclimb", "learned"}
 
 
 BAD = [
