@@ -26,7 +26,6 @@ from lrcontrol.envs.settings import Settings
 from lrcontrol.envs.world import World
 from lrcontrol.evaluation import final_measures
 
-TASKS = ("random-digits", "random-synthetic")
 FEATURES = (
     "loss_change",
     "loss_vs_fast",
@@ -86,7 +85,8 @@ def rollout(weights: np.ndarray, shape: Shape, scale: np.ndarray, number: int, s
     """Return the final log losses (K,) of candidates on the task and run of a number; with ``collect`` observations."""
     torch.set_num_threads(1)
     optimizers = settings["optimizers"]
-    task = find_tasks(TASKS).instance(number // len(optimizers))
+    index = number // len(optimizers)
+    task = find_tasks("random-synthetic" if index % settings["digits"] else "random-digits").instance(index)
     optimizer = optimizers[number % len(optimizers)]
     random = np.random.default_rng(FIRST_SEED + number)
     momentum = float(random.choice(MOMENTA[optimizer]))
@@ -125,6 +125,7 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=8)
     parser.add_argument("--generations", type=int, default=100)
     parser.add_argument("--sigma", type=float, default=0.1)
+    parser.add_argument("--digits", type=int, default=2, help="every so many tasks one of random-digits")
     parser.add_argument("--interval", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
@@ -139,7 +140,7 @@ def main() -> None:
         "hyperparameters": tuple(options.hyperparameters),
         "interval": options.interval,
     }
-    settings = {"fields": fields, "optimizers": options.optimizers, "spread": options.spread}
+    settings = {name: getattr(options, name) for name in ("optimizers", "spread", "digits")} | {"fields": fields}
     shape = Shape(len(options.features), options.hidden, len(options.hyperparameters))
     options.out.mkdir(parents=True, exist_ok=True)
     state = options.out / "state.json"
