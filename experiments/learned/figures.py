@@ -1,0 +1,161 @@
+"""Draws what the learned agent reaches and what it has learned, from the result folders of ``heldout``.
+
+python -m experiments.learned.figures
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import tyro
+
+import lrcontrol
+from lrcontrol.agents import TrainedAgent, make_agent
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Options:
+    """The figures of the learned agent."""
+
+    folder: Path = Path("results/learned/heldout")
+    """Where ``heldout`` has left its result folders."""
+
+
+def load(folder: Path, task: str, optimizer: str, agent: str) -> lrcontrol.Results | None:
+    """Return an agent's results, None where there are none."""
+    path = folder / task / optimizer / agent.replace(":", "_")
+    return lrcontrol.Results.load(path) if (path / "manifest.json").exists() else None
+
+
+def mean_losses(results: lrcontrol.Results) -> tuple[list[float], np.ndarray]:
+    """Return the initial rates and the mean final training losses."""
+    rates = sorted(set(results.summary["lr0"].to_pylist()))
+    return rates, results.by_start(results.agents[0]).mean(axis=1)
+
+
+def by_start(options: Options) -> None:
+    """Draw final loss against the initial rate on MNIST, AdamW and SGD."""
+    figure, panels = plt.subplots(1, 2, figsize=(9.5, 3.6), sharey=True, layout="constrained")
+    for panel, optimizer in zip(panels, ("adamw", "sgd"), strict=True):
+        for agent, label in (("constant", "constant"), ("schedule:kind=one-cycle", "one-cycle to that peak")):
+            found = load(options.folder, "mnist-mlp", optimizer, agent)
+            if found is not None:
+                panel.plot(*mean_losses(found), marker="o", markersize=3, label=label)
+        found = load(options.folder, "mnist-mlp", optimizer, "learned")
+        if found is not None:
+            rates, losses = mean_losses(found)
+            panel.plot(rates, losses, linewidth=2.5, color="black", label="learned")
+        for agent in ("cocob", "prodigy", "dog"):
+            found = load(options.folder, "mnist-mlp", "peers", agent)
+            if found is not None:
+                panel.axhline(mean_losses(found)[1][0], linestyle=":", linewidth=1, color="grey")
+                panel.annotate(agent, (1.2e-6, mean_losses(found)[1][0]), fontsize=7, va="bottom")
+        panel.set(xscale="log", yscale="log", xlabel="initial learning rate", ylim=(0.08, 3.0))
+        panel.set_title(f"MNIST, 784-20-10, {optimizer}", fontsize=10)
+    panels[0].set_ylabel("final training loss, mean of ten runs")
+    panels[0].legend(frameon=False, fontsize=8)
+    figure.savefig(HERE / "by_start.png", dpi=130)
+
+
+def schedules(options: Options) -> None:
+    """Draw the rates taken on the held-out tasks beside the tuned one-cycle's."""
+    tasks = [path.name for path in sorted(options.folder.iterdir()) if (path / "adamw" / "learned").exists()]
+    figure, panels = plt.subplots(2, len(tasks), figsize=(3.0 * len(tasks), 5.2), layout="constrained", squeeze=False)
+    for row, optimizer in enumerate(("adamw", "sgd")):
+        for panel, task in zip(panels[row], tasks, strict=True):
+            for agent, colour in (("schedule:kind=one-cycle", "tab:orange"), ("learned", "black")):
+                found = load(options.folder, task, optimizer, agent)
+                if found is None:
+                    continue
+                rates, losses = mean_losses(found)
+                best = rates[int(losses.argmin())]
+                for run in range(min(3, found.manifest["config"]["runs"])):
+                    rows = _trace(found, best, run)
+                    panel.plot(rows, color=colour, linewidth=0.9, alpha=0.8, label=agent if run == 0 else None)
+            panel.set(yscale="log")
+            panel.set_title(f"{task}, {optimizer}", fontsize=8)
+    panels[0][0].legend(frameon=False, fontsize=7)
+    panels[0][0].set_ylabel("learning rate")
+    figure.savefig(HERE / "schedules.png", dpi=120)
+
+
+def _trace(results: lrcontrol.Results, rate: float, run: int) -> np.ndarray:
+    import pyarrow.compute as pc
+
+    rows = results.traces.filter((pc.field("lr0") == rate) & (pc.field("run") == run))
+    return np.array(rows["lr"].to_pylist())
+
+
+def actions() -> None:
+    """Draw the action against the features that move it most, the others at their middle."""
+    agent = make_agent("learned")
+    assert isinstance(agent, TrainedAgent)
+    names = list(agent.needs["features"])
+    middle = observations(agent)
+    figure, panels = plt.subplots(1, 3, figsize=(10.5, 3.2), layout="constrained", sharey=True)
+    ranges: dict[str, tuple[float, float]] = {
+        "grad_cosine": (-0.5, 0.9),
+        "fast_vs_slow": (-1.0, 0.6),
+        "budget_left": (0.0, 1.0),
+    }
+    for panel, (name, (low, high)) in zip(panels, ranges.items(), strict=True):
+        x, y = np.linspace(low, high, 60), np.linspace(-4.5, 0.5, 60)
+        grid = np.tile(np.median(middle, axis=0), (3600, 1))
+        grid[:, names.index(name)], grid[:, names.index("relative_step")] = np.tile(x, 60), np.repeat(y, 60)
+        drawn = agent.predict(grid.astype(np.float32))[0].reshape(60, 60)
+        image = panel.pcolormesh(x, y, drawn, cmap="RdBu_r", vmin=-1, vmax=1)
+        panel.set(xlabel=name)
+    panels[0].set_ylabel("relative_step, log10(lr ‖u‖ / ‖θ‖)")
+    figure.colorbar(image, ax=panels, label="action: the rate times 2 to the power of it")
+    figure.savefig(HERE / "actions.png", dpi=120)
+
+
+def observations(agent: TrainedAgent) -> Any:
+    """Return what the agent sees on sixteen of the tasks it was trained on, both optimizers, (rows, F)."""
+    from lrcontrol.envs.distributions import find_tasks
+    from lrcontrol.envs.seeding import run_seeds
+    from lrcontrol.envs.settings import Settings
+    from lrcontrol.envs.world import World
+
+    tasks, seen = find_tasks(("random-digits", "random-synthetic")), []
+    for index in range(16):
+        fields = {"task": tasks.instance(index), "optimizer": ("sgd", "adamw")[index % 2], "momentum": 0.9}
+        world = World(Settings.make(fields | dict(agent.needs)), 1, device="cpu")
+        observation, over = world.reset([run_seeds(index)], 1e-3), False
+        while not over:
+            seen.append(observation[0])
+            observation, _, over = world.step(agent.predict(observation)[0])
+    return np.array(seen)
+
+
+def linear_share(agent: TrainedAgent) -> tuple[float, np.ndarray, float]:
+    """Return how much of the action's variance its best linear formula explains, and that formula."""
+    x = observations(agent).astype(np.float64)
+    action = agent.predict(x.astype(np.float32))[0][:, 0]
+    design = np.column_stack([x, np.ones(len(x))])
+    weights = np.linalg.lstsq(design, action, rcond=None)[0]
+    explained = 1.0 - np.var(action - np.clip(design @ weights, -1, 1)) / np.var(action)
+    return float(explained), weights[:-1], float(weights[-1])
+
+
+def main(options: Options) -> int:
+    """Draw everything and print the formula."""
+    by_start(options)
+    schedules(options)
+    actions()
+    agent = make_agent("learned")
+    assert isinstance(agent, TrainedAgent)
+    explained, weights, bias = linear_share(agent)
+    terms = " ".join(f"{w:+.3f} {name}" for w, name in zip(weights, agent.needs["features"], strict=True))
+    print(f"a linear formula explains {explained:.2f} of the action: {terms} {bias:+.3f}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(tyro.cli(Options)))
