@@ -89,7 +89,7 @@ class Network:
             x, memory = self._remember(x, memory)
         for number in range(self.depth):
             weight, bias = self._layer(number)
-            x = x @ weight.T if bias is None else x @ weight.T + bias
+            x = _product(x, weight) if bias is None else _product(x, weight) + bias
             if number < self.depth - 1:
                 x = ACTIVATIONS[self.activation](x)
         return x, memory
@@ -97,7 +97,7 @@ class Network:
     def _remember(self, x: Float, memory: tuple[Float, Float]) -> tuple[Float, tuple[Float, Float]]:
         """Take an LSTM step (Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000)."""
         hidden, cell = memory
-        gates = x @ self.tensors["lstm.weight_ih"].T + hidden @ self.tensors["lstm.weight_hh"].T
+        gates = _product(x, self.tensors["lstm.weight_ih"]) + _product(hidden, self.tensors["lstm.weight_hh"])
         take, keep, new, show = np.split(gates + self.tensors["lstm.bias"], 4, axis=1)
         cell = _sigmoid(keep) * cell + _sigmoid(take) * np.tanh(new)
         hidden = _sigmoid(show) * np.tanh(cell)
@@ -112,6 +112,12 @@ class Network:
         parts = np.split(outputs, np.cumsum(self.sizes)[:-1], axis=1)
         chosen = np.stack([part.argmax(axis=1) for part in parts], axis=1)
         return chosen[:, 0] if len(self.sizes) == 1 else chosen
+
+
+def _product(x: Float, weight: Float) -> Float:
+    """Return x Wᵀ, each row the same whatever rows stand beside it, which a matrix product does not promise."""
+    product: Float = np.einsum("rf,of->ro", x, weight)
+    return product
 
 
 def _sigmoid(x: Float) -> Float:

@@ -57,9 +57,8 @@ class LRController(ReduceLROnPlateau):
             or a ``Rollback`` with the limits. It costs a copy of the parameters and of the optimizer's state
             (``rollback_bytes``). Without it a loss that is not finite is left out and changes nothing.
         record: keep step, loss, lr and momentum of every step, 32 bytes each.
-        sample: about how many parameters to measure, evenly spread in chunks, where there are more; None measures all
-            of them. A decision then costs the same however large the model is, and what is seen of gradients is an
-            estimate.
+        sample: about how many parameters to measure, evenly spread in chunks, where there are more: a decision then
+            costs the same however large the model is, and what is seen of gradients is an estimate. None measures all.
 
     Attributes:
         agent: the agent.
@@ -82,7 +81,7 @@ class LRController(ReduceLROnPlateau):
         base_schedule: Schedule | str | None = None,
         rollback: bool | Rollback = False,
         record: bool = True,
-        sample: int | None = None,
+        sample: int | None = 100_000,
     ) -> None:
         check_groups(optimizer)
         super().__init__(optimizer)
