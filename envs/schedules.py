@@ -15,10 +15,10 @@ class Schedule:
 
     Args:
         kind: ``constant``; ``warm-up``, linear, then constant; ``cosine``, half a cosine down to ``end`` (Loshchilov
-            and Hutter 2017, SGDR, eq. 5, one period); ``linear``, a straight line down to ``end``; ``one-cycle``, cosine up from 1/25 over 30 % of the run and down
-            to 1/25 · 1e-4, the initial rate being its peak (Smith and Topin 2018, as torch's OneCycleLR); ``step``,
-            times ``gamma`` at each third of the run; ``inverse-sqrt``, sqrt(w / max(t, w)) for a warm-up of w steps
-            (Vaswani et al. 2017, section 5.3).
+            and Hutter 2017, SGDR, eq. 5, one period); ``linear``, a straight line down to ``end``; ``one-cycle``,
+            cosine up from 1/25 over 30 % of the run and down to 1/25 · 1e-4, the initial rate being its peak (Smith
+            and Topin 2018, as torch's OneCycleLR); ``step``, times ``gamma`` at each third of the run;
+            ``inverse-sqrt``, sqrt(w / max(t, w)) for a warm-up of w steps (Vaswani et al. 2017, section 5.3).
         warmup: linear warm-up before any kind but one-cycle, in steps if 1 or more, else as a share of the run; None is
             10 % for ``warm-up`` and ``inverse-sqrt`` and nothing for the others.
         end: last multiplier of ``cosine`` and ``linear``.
@@ -50,7 +50,9 @@ class Schedule:
     @property
     def needs_total(self) -> bool:
         """Whether the multipliers depend on the length of the run."""
-        return self.kind in ("cosine", "linear", "one-cycle", "step") or self.warmup_steps(100) != self.warmup_steps(200)
+        return self.kind in ("cosine", "linear", "one-cycle", "step") or self.warmup_steps(100) != self.warmup_steps(
+            200
+        )
 
     def __call__(self, step: int, total: int) -> float:
         """Return the multiplier at training step ``step`` of 0..total − 1."""

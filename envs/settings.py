@@ -33,9 +33,9 @@ class Settings:
         hyperparameters: what the action moves, ``("lr",)`` or ``("lr", "momentum")``, one dimension each.
         multipliers: the discrete actions, as multipliers; None makes the action a Box(−1, 1).
         max_factor: a continuous action a multiplies by max_factor ** a.
-        form: ``"recursive"``, lr = base_schedule · p with p ← p · m, from lr0; ``"anchored"``, lr = lr0 · base_schedule ·
-            m; or ``"absolute"``, lr = base_schedule · m, whatever lr0 is. For momentum β, the same with 1 − β for lr
-            and no schedule.
+        form: ``"recursive"``, lr = base_schedule · p with p ← p · m, from lr0; ``"anchored"``, lr = lr0 ·
+            base_schedule · m; or ``"absolute"``, lr = base_schedule · m, whatever lr0 is. For momentum β, the same with
+            1 − β for lr and no schedule.
         base_schedule: a function of the training step that multiplies the rate; by default 1.
         interval: training steps from one decision to the next.
         steps: training steps in an episode; None is the task's budget.
@@ -47,8 +47,8 @@ class Settings:
             order 1 at each of hundreds of steps make returns of hundreds.
         validation_share: share of the training rows that ``"validation-loss"`` takes away from training to pay by.
         lr0_range: where initial rates are drawn from, log-uniformly; None is the task's range for the optimizer.
-        start: a range, in natural units (``lrcontrol.envs.features.natural_rate``), from which the initial rate is drawn
-            log-uniformly, whatever lr0 is; None starts from lr0.
+        start: a range, in natural units (``lrcontrol.envs.features.natural_rate``), from which the initial rate is
+            drawn log-uniformly, whatever lr0 is; None starts from lr0.
         momentum: initial β; None is 0.9 for AdamW and wherever momentum is controlled, else 0.
         lr_limits, momentum_limits: lowest and highest values; whatever an action asks for is clipped to them.
         weight_decay: AdamW's.

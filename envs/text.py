@@ -78,7 +78,7 @@ def _windows(text: Tensor) -> Data:
 
 @functools.cache
 def load_text() -> tuple[Data, Data, int]:
-    """Return (train, test, tokens): the text's first 2^18 characters, its last 2^15, as numbers, and how many numbers."""
+    """Return (train, test, tokens): the text's first 2^18 and last 2^15 characters as numbers, of so many kinds."""
     content = data_file("tinyshakespeare", "input.txt").read_text(encoding="utf-8")
     characters = sorted(set(content))
     text = torch.from_numpy(np.searchsorted(characters, list(content)).astype(np.int64))

@@ -36,14 +36,16 @@ class EvaluateOptions:
     """
 
     task: str = "digits-mlp"
-    """What is trained: quadratic, digits-mlp, mnist-mlp, mnist-mlp-raw, fashion-mnist-mlp or mnist-cnn, with keys as in
-    quadratic:conditioning=100,noise=0.1; or your own, a Task in a file: path/to/file.py:name."""
+    """What is trained: quadratic, digits-mlp, mnist-mlp, mnist-mlp-raw, fashion-mnist-mlp, fashion-mnist-deep,
+    mnist-cnn, mnist-autoencoder or shakespeare-gpt, with keys as in quadratic:conditioning=100,noise=0.1; or your own,
+    a Task in a file: path/to/file.py:name."""
 
     agents: tuple[str, ...] = DEFAULT_AGENTS
-    """Who controls the rate, as name:key=value,…: constant; schedule with kind (warm-up, cosine, one-cycle, step,
-    inverse-sqrt), warmup, end, gamma; plateau and greedy with factor, patience, threshold, window, every; hillclimb
-    with factor, every, probe, momentum; bandit with policy, arms, every, momentum and more; or the folder of a trained
-    agent."""
+    """Who controls the rate, as name:key=value,…: learned; constant; schedule with kind (warm-up, cosine, linear,
+    one-cycle, step, inverse-sqrt), warmup, end, gamma, start; plateau and greedy with factor, patience, threshold,
+    window, every; hillclimb with factor, every, probe, momentum; bandit with policy, arms, every, momentum and more;
+    the folder of a trained agent; or an optimizer of others: dog, cocob, prodigy, dadapt-sgd, dadapt-adam,
+    schedulefree-sgd, schedulefree-adamw, adamw, nadamw, all but cocob with knob."""
 
     lr0: Annotated[tuple[float, ...] | None, tyro.conf.arg(metavar="V [V ...]")] = None
     """Initial learning rates, one or more. Default: a grid of half-decades over the task's range."""

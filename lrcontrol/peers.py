@@ -133,7 +133,14 @@ def find_peer(text: object) -> Peer | None:
 
 
 def run_peer(
-    peer: Peer, task: Task, rates: Sequence[float], runs: int, steps: int, seed: int, device: str, progress: Progress | None
+    peer: Peer,
+    task: Task,
+    rates: Sequence[float],
+    runs: int,
+    steps: int,
+    seed: int,
+    device: str,
+    progress: Progress | None,
 ) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
     """Train ``runs`` runs for each rate, in a plain loop, on the initial parameters and minibatches of an evaluation.
 
@@ -152,7 +159,9 @@ def run_peer(
                 if progress is not None:
                     progress(peer.name, (done + step) // (len(different) * runs), steps)
 
-            final, trace = _train(peer, task, rate if peer.knob else None, steps, seed + run, pick_device(device), report)
+            final, trace = _train(
+                peer, task, rate if peer.knob else None, steps, seed + run, pick_device(device), report
+            )
             finals.append(final)
             traces.append(trace)
     copies = 1 if peer.knob else len(rates)
@@ -161,7 +170,13 @@ def run_peer(
 
 
 def _train(
-    peer: Peer, task: Task, value: float | None, steps: int, seed: int, device: torch.device, report: Callable[[int], None]
+    peer: Peer,
+    task: Task,
+    value: float | None,
+    steps: int,
+    seed: int,
+    device: torch.device,
+    report: Callable[[int], None],
 ) -> tuple[dict[str, float], dict[str, NDArray[Any]]]:
     """Train one run; once a loss is not finite nothing moves any more, as in the engine."""
     seeds = run_seeds(seed)

@@ -66,7 +66,9 @@ def make_vec_env(plan: Plan, resumes: int) -> VecMonitor:
     share = len(plan.variants)
     env = SB3VecEnv(
         *(
-            TrainingVectorEnv(plan.num_envs // share, groups=max(1, plan.groups // share), device="cpu", **vars(settings))
+            TrainingVectorEnv(
+                plan.num_envs // share, groups=max(1, plan.groups // share), device="cpu", **vars(settings)
+            )
             for settings in plan.variants
         )
     )

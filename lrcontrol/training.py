@@ -110,9 +110,7 @@ def make_plan(
         algo=algo,
         algorithm=algorithm,
         tasks=tasks,
-        variants=tuple(
-            Settings.make({"optimizer": name, "lr0_range": ranges[name]} | fields) for name in optimizers
-        ),
+        variants=tuple(Settings.make({"optimizer": name, "lr0_range": ranges[name]} | fields) for name in optimizers),
         action=kind,
         num_envs=count,
         groups=groups,

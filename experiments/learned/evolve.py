@@ -1,14 +1,15 @@
-"""Finds a policy by evolution: CMA-ES over the weights of a small network, each candidate on the same runs of drawn tasks.
+"""Finds a policy by evolution: CMA-ES over the weights of a small network, all candidates on the same drawn tasks.
 
     python -m experiments.learned.evolve --out results/learned/recursive
 
 Every candidate of a generation trains from the same initial parameters on the same minibatches, so that they differ in
-nothing but the policy; the next generation gets new tasks. Killed and started again it goes on from the last generation.
+nothing but the policy; the next generation gets new tasks. Started again it goes on from the last tenth generation.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import time
 from dataclasses import dataclass
@@ -64,7 +65,7 @@ class Shape:
         """Return each layer's weight (K, out, in) and bias (K, out)."""
         layers, at = [], 0
         sizes = [self.inputs, self.hidden, self.outputs] if self.hidden else [self.inputs, self.outputs]
-        for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+        for inputs, outputs in itertools.pairwise(sizes):
             weight = weights[:, at : at + inputs * outputs].reshape(-1, outputs, inputs)
             at += inputs * outputs
             layers.append((weight, weights[:, at : at + outputs]))
@@ -148,7 +149,12 @@ def main() -> None:
     if state.exists():
         saved = json.loads(state.read_text())
         scale, mean = np.array(saved["scale"]), np.array(saved["mean"])
-        sigma, covariance, done, seconds = saved["sigma"], np.array(saved["covariance"]), saved["done"], saved["seconds"]
+        sigma, covariance, done, seconds = (
+            saved["sigma"],
+            np.array(saved["covariance"]),
+            saved["done"],
+            saved["seconds"],
+        )
     else:
         plain = np.concatenate(
             [rollout(np.zeros((1, shape.size)), shape, np.array([0.0, 1.0]), first + 9_000_000 + n, settings, True)[1]
@@ -192,7 +198,7 @@ def main() -> None:
 
 
 def begin_with(folder: Path, mean: np.ndarray, scale: np.ndarray, shape: Shape, features: list[str]) -> None:
-    """Let the first hidden unit be the output of a linear policy, over what it shares of the features, at half scale."""
+    """Let the first hidden unit be half the output of a linear policy, over the features that it shares."""
     saved = json.loads((folder / "state.json").read_text())
     names = json.loads((folder / "agent.json").read_text())["needs"]["features"]
     old = dict(zip(names, np.array(saved["mean"])[: len(names)], strict=True))
@@ -202,7 +208,9 @@ def begin_with(folder: Path, mean: np.ndarray, scale: np.ndarray, shape: Shape, 
     gain = min(1.0, GAIN / max(abs(old["relative_step"] / spread["relative_step"]), 1e-9))
     old, bias = {name: gain * value for name, value in old.items()}, gain * bias
     weights = np.array([old.get(name, 0.0) * scale[1, i] / spread.get(name, 1.0) for i, name in enumerate(features)])
-    bias += sum(old[name] * (scale[0, i] - centre[name]) / spread[name] for i, name in enumerate(features) if name in old)
+    bias += sum(
+        old[name] * (scale[0, i] - centre[name]) / spread[name] for i, name in enumerate(features) if name in old
+    )
     at = shape.hidden * shape.inputs
     mean[: shape.inputs], mean[at], mean[at + shape.hidden] = 0.5 * weights, 0.5 * bias, 2.0
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 import lrcontrol
 from experiments.tables import write
 from lrcontrol.evaluation import lr0_grid
-from lrcontrol.statistics import interquartile_mean, paired_difference
+from lrcontrol.statistics import paired_difference
 
 HERE = Path(__file__).parent
 DECADES, HALVES = lr0_grid(1e-6, 10.0, 8), lr0_grid(1e-6, 10.0, 15)
@@ -33,7 +33,10 @@ TASKS: dict[str, tuple[int, list[float]]] = {
     "mnist-cnn": (3, NARROW),
     "shakespeare-gpt": (2, lr0_grid(1e-3, 1e-1, 5)),
 }
-STARTS = {"sgd": 0.1, "adamw": 0.3}  # of one-cycle in natural units, best on the training tasks: the state-blind control
+STARTS = {
+    "sgd": 0.1,
+    "adamw": 0.3,
+}  # of one-cycle in natural units, best on the training tasks: the state-blind control
 ENDS = [1e-6, 10.0]  # initial rates, as far apart as the grids go, for what does not look at them
 RIVALS = ("dog", "cocob", "prodigy", "dadapt-sgd", "dadapt-adam", "schedulefree-sgd", "schedulefree-adamw", "nadamw")
 CLIMBERS = ("hillclimb:factor=2", "greedy")
@@ -117,7 +120,9 @@ def compare(task: str, optimizer: str, options: Options) -> list[dict[str, Any]]
 
 def main(options: Options) -> int:
     """Run what is missing and write heldout.csv."""
-    rows = [row for task in options.tasks for optimizer in options.optimizers for row in compare(task, optimizer, options)]
+    rows = [
+        row for task in options.tasks for optimizer in options.optimizers for row in compare(task, optimizer, options)
+    ]
     write(HERE / "heldout.csv", rows)
     return 0
 

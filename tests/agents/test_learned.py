@@ -1,4 +1,4 @@
-"""The controller that comes with the package: what it promises, on a task it was trained near and on one it never saw."""
+"""The controller that comes with the package: what it promises, near what it was trained on and further away."""
 
 import warnings
 

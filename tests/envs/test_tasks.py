@@ -230,5 +230,7 @@ def test_a_module_of_ones_own_trains_with_mean_squared_error():
         Task(model=model, train=data, loss=torch.nn.functional.mse_loss, batch_size=16, steps=10)
         for model in (lambda: torch.nn.Sequential(torch.nn.Linear(3, 1)), Line)
     )
-    losses = [lrcontrol.evaluate(t, ["constant"], lr0=[0.01, 0.1, 0.2], runs=2).by_start("constant") for t in (plain, own)]
+    losses = [
+        lrcontrol.evaluate(t, ["constant"], lr0=[0.01, 0.1, 0.2], runs=2).by_start("constant") for t in (plain, own)
+    ]
     np.testing.assert_allclose(*losses, rtol=1e-5)

@@ -259,7 +259,9 @@ def test_parameters_of_row_and_reference_start_alike():
 def test_a_recursive_rate_may_follow_a_schedule():
     settings = Settings(base_schedule=Schedule("linear"), max_factor=2.0, steps=8, interval=2)
     world, _, _, _ = play(settings, [[[1.0]], [[1.0]], [[-1.0]], [[0.0]]], lr0=0.1)
-    assert world.trace["lr"][:, 0] == pytest.approx([0.2 * 1, 0.2 * 7 / 8, 0.4 * 6 / 8, 0.4 * 5 / 8, 0.1, 0.075, 0.05, 0.025])
+    assert world.trace["lr"][:, 0] == pytest.approx(
+        [0.2 * 1, 0.2 * 7 / 8, 0.4 * 6 / 8, 0.4 * 5 / 8, 0.1, 0.075, 0.05, 0.025]
+    )
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
@@ -291,6 +293,11 @@ def test_where_the_first_gradient_tells_nothing_the_initial_rate_stays():
     flat_loss = {"param_sq": np.array([9.0]), "update_sq": one, "grad_dot_update": np.zeros(1)}
     assert natural_rate(one, flat_loss) == pytest.approx(3.0)  # as long as the parameters
     assert np.isnan(natural_rate(one, dict.fromkeys(zeros, nan)))
-    flat = Task(model=lambda: torch.nn.Linear(2, 1), train=(torch.zeros(8, 2), torch.zeros(8, 1)), batch_size=4, steps=3,
-        loss=lambda outputs, targets: 0.0 * outputs.sum())
+    flat = Task(
+        model=lambda: torch.nn.Linear(2, 1),
+        train=(torch.zeros(8, 2), torch.zeros(8, 1)),
+        batch_size=4,
+        steps=3,
+        loss=lambda outputs, targets: 0.0 * outputs.sum(),
+    )
     assert play(Settings(task=flat, start=(1.0, 1.0)), np.zeros((1, 1, 1)), lr0=0.25)[0].lr0 == 0.25
