@@ -150,7 +150,8 @@ def run_peer(
         Final measures (rates · runs,), sorted by rate and then run, and traces (rates · runs, steps).
     """
     different = rates if peer.knob else rates[:1]
-    finals, traces = [], []
+    finals: list[dict[str, float]] = []
+    traces: list[dict[str, NDArray[Any]]] = []
     for rate in different:
         for run in range(runs):
             done = len(finals) * steps
@@ -195,7 +196,7 @@ def _train(
         first = now if step == 0 else first
         if step == steps or not math.isfinite(now):
             break
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         group = optimizer.param_groups[0]
         trace["loss"][step] = now
@@ -205,7 +206,7 @@ def _train(
             report(step)
     broken = not math.isfinite(now)
     _mode(optimizer, "eval")
-    final = {}
+    final: dict[str, float] = {}
     worst = float(worst_loss(np.array([first]))[0])
     for split, data in (("train", task.train), ("test", task.test)):
         total, accuracy = (math.nan, math.nan) if data is None else _measure(module, task, data, device)

@@ -102,10 +102,11 @@ def make_model(plan: Plan, env: VecMonitor, tensorboard: Path | None) -> BaseAlg
 
 def _prefer_holding(model: BaseAlgorithm, plan: Plan, bias: float) -> None:
     multipliers = plan.settings.multipliers or ()
-    if 1.0 not in multipliers or not hasattr(model.policy, "action_net"):
+    layer: Any = getattr(model.policy, "action_net", None)
+    if 1.0 not in multipliers or layer is None:
         raise InputError(f"{HOLDING} is for policies that choose among multipliers, 1 among them, which this is not")
     with torch.no_grad():
-        model.policy.action_net.bias[multipliers.index(1.0) :: len(multipliers)] += bias
+        layer.bias[multipliers.index(1.0) :: len(multipliers)] += bias
 
 
 def restore(model: BaseAlgorithm, checkpoint: Path, timesteps: int, overcount: int = 1) -> None:
