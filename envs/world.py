@@ -140,8 +140,8 @@ class World:
             self.level = self._kept(self.level * factors[:, 0], self.level, self.settings.lr_limits)
         if self._controls_momentum:
             initial = np.full(self.rows, self.settings.initial_momentum)
-            before = {"recursive": self.momentum, "anchored": initial, "absolute": np.zeros(self.rows)}
-            momentum = 1.0 - (1.0 - before[self.settings.form]) * factors[:, 1]
+            origins = {"recursive": self.momentum, "anchored": initial, "absolute": np.zeros(self.rows)}
+            momentum = 1.0 - (1.0 - origins[self.settings.form]) * factors[:, 1]
             self.momentum = self._kept(momentum, self.momentum, self.settings.momentum_limits)
         before, fast_before = self._capped(self.last_loss), self._capped(self.history.fast)
         left = min(self.settings.interval, self.steps - self.step_count)
