@@ -3,20 +3,22 @@
     python -m experiments.learned.evolve --out results/learned/recursive
 
 Every candidate of a generation trains from the same initial parameters on the same minibatches, so that they differ in
-nothing but the policy; the next generation gets new tasks. Started again it goes on from the last tenth generation.
+nothing but the policy; the next generation gets new tasks. The agent is the average of the distribution's mean over its
+last five tenth generations. Started again it goes on from the last of these.
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+import tyro
 from joblib import Parallel, delayed
 
 from lrcontrol.agents.network import Network
@@ -40,6 +42,7 @@ FEATURES = (
     "log_steps_left",
 )
 CLIP = 0.5  # of a log loss against the generation's median: no single task decides
+AVERAGED = 5
 PENALTY, SIGMA = 5e-4, 0.3  # on the squared weights, and the widest search: a policy of hard switches has no scale
 GAIN = 1.5  # of relative_step, at most, in a policy to begin with
 MOMENTA = {"sgd": (0.9, 0.9, 0.9, 0.95, 0.0), "adamw": (0.9, 0.9, 0.9, 0.95, 0.8)}  # to begin with
@@ -82,122 +85,176 @@ class Shape:
         return np.clip(x, -1.0, 1.0)
 
 
-def rollout(weights: np.ndarray, shape: Shape, scale: np.ndarray, number: int, settings: dict, collect: bool = False):
+def rollout(
+    weights: np.ndarray, shape: Shape, scale: np.ndarray, number: int, options: Options, collect: bool = False
+) -> Any:
     """Return the final log losses (K,) of candidates on the task and run of a number; with ``collect`` observations."""
     torch.set_num_threads(1)
-    optimizers = settings["optimizers"]
-    index = number // len(optimizers)
-    task = find_tasks("random-synthetic" if index % settings["digits"] else "random-digits").instance(index)
-    optimizer = optimizers[number % len(optimizers)]
+    optimizer, index = options.optimizers[number % len(options.optimizers)], number // len(options.optimizers)
+    task = find_tasks("random-synthetic" if index % options.digits else "random-digits").instance(index)
     random = np.random.default_rng(FIRST_SEED + number)
     momentum = float(random.choice(MOMENTA[optimizer]))
-    fields = {**settings["fields"], "task": task, "optimizer": optimizer, "momentum": momentum}
-    world = World(Settings.make(fields), len(weights), 1, "cpu")
-    observation = world.reset([run_seeds(FIRST_SEED + number)] * len(weights), 1e-3)
-    off = np.exp(random.uniform(-1.0, 1.0) * np.log(settings["spread"]))
-    world.level, world.lr0, world.lr = world.level * off, world.lr0 * off, world.lr * off
-    observation = world._observe()
+    off = float(np.exp(random.uniform(-1.0, 1.0) * np.log(options.spread)))
+    fields = options.fields | {"task": task, "optimizer": optimizer, "momentum": momentum}
+    world = World(Settings.make(fields | {"start": (off * options.start,) * 2}), len(weights), 1, "cpu")
+    observation = world.reset([run_seeds(FIRST_SEED + number)] * len(weights))
     over, seen = False, []
     while not over:
         if collect:
             seen.append(observation)
-        action = shape.act(weights, (observation - scale[0]) / scale[1])
-        observation, _, over = world.step(action)
+        observation, _, over = world.step(shape.act(weights, (observation - scale[0]) / scale[1]))
     loss = np.log(np.maximum(final_measures(world)["train_loss"], 1e-6))
     return (loss, np.concatenate(seen)) if collect else loss
 
 
-def main() -> None:
-    """Evolve, with a line for each tenth generation."""
-    from cmaes import CMA
+@dataclass(frozen=True)
+class Options:
+    """Evolve a policy; with a line for each tenth generation."""
 
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--optimizers", nargs="+", default=["sgd", "adamw"])
-    parser.add_argument("--form", default="recursive")
-    parser.add_argument("--schedule", default="one-cycle")
-    parser.add_argument("--max-factor", type=float, default=2.0)
-    parser.add_argument("--start", type=float, default=0.3)
-    parser.add_argument("--spread", type=float, default=3.0, help="the start is off by up to this factor")
-    parser.add_argument("--features", nargs="+", default=list(FEATURES))
-    parser.add_argument("--hyperparameters", nargs="+", default=["lr"])
-    parser.add_argument("--hidden", type=int, default=0)
-    parser.add_argument("--population", type=int, default=48)
-    parser.add_argument("--tasks", type=int, default=8)
-    parser.add_argument("--generations", type=int, default=100)
-    parser.add_argument("--sigma", type=float, default=0.1)
-    parser.add_argument("--digits", type=int, default=2, help="every so many tasks one of random-digits")
-    parser.add_argument("--interval", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--init", type=Path, help="folder of a linear policy to begin with")
-    options = parser.parse_args()
-    fields = {
-        "form": options.form,
-        "base_schedule": options.schedule,
-        "max_factor": options.max_factor,
-        "start": (options.start, options.start),
-        "features": tuple(options.features),
-        "hyperparameters": tuple(options.hyperparameters),
-        "interval": options.interval,
-    }
-    settings = {name: getattr(options, name) for name in ("optimizers", "spread", "digits")} | {"fields": fields}
-    shape = Shape(len(options.features), options.hidden, len(options.hyperparameters))
-    options.out.mkdir(parents=True, exist_ok=True)
-    state = options.out / "state.json"
-    first = 10_000_000 * options.seed
-    if state.exists():
-        saved = json.loads(state.read_text())
-        scale, mean = np.array(saved["scale"]), np.array(saved["mean"])
-        sigma, covariance, done, seconds = (
-            saved["sigma"],
-            np.array(saved["covariance"]),
-            saved["done"],
-            saved["seconds"],
-        )
-    else:
-        plain = np.concatenate(
-            [rollout(np.zeros((1, shape.size)), shape, np.array([0.0, 1.0]), first + 9_000_000 + n, settings, True)[1]
-             for n in range(16)]
-        )  # fmt: skip
-        scale = np.stack([plain.mean(axis=0), plain.std(axis=0) + 0.1])
-        mean, sigma, covariance, done, seconds = np.zeros(shape.size), options.sigma, np.eye(shape.size), 0, 0.0
+    out: Path
+    """Folder of the agent and of all that is needed to go on."""
+
+    optimizers: tuple[str, ...] = ("sgd", "adamw")
+    """Which base optimizers, in turn."""
+
+    form: str = "recursive"
+    """recursive or anchored."""
+
+    schedule: str = "one-cycle"
+    """What multiplies the rate."""
+
+    max_factor: float = 2.0
+    """The largest multiplier of a decision."""
+
+    start: float = 0.3
+    """Initial rate in natural units."""
+
+    spread: float = 3.0
+    """In training the start is off by up to this factor."""
+
+    features: tuple[str, ...] = FEATURES
+    """What the policy sees."""
+
+    hyperparameters: tuple[str, ...] = ("lr",)
+    """lr, or lr momentum."""
+
+    hidden: int = 0
+    """Hidden units; 0 is a linear policy."""
+
+    population: int = 48
+    """Candidates in a generation."""
+
+    tasks: int = 8
+    """Tasks for a generation."""
+
+    digits: int = 2
+    """Every so many tasks one of random-digits, the others of random-synthetic."""
+
+    generations: int = 100
+    """In all."""
+
+    sigma: float = 0.1
+    """Width of the first generation."""
+
+    interval: int = 1
+    """Training steps for a decision."""
+
+    seed: int = 0
+    """Of everything."""
+
+    workers: int = 2
+    """Processes."""
+
+    init: Path | None = None
+    """Folder of a linear policy to begin with."""
+
+    @property
+    def shape(self) -> Shape:
+        """The policy's."""
+        return Shape(len(self.features), self.hidden, len(self.hyperparameters))
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The settings of the worlds."""
+        names = ("form", "max_factor", "features", "hyperparameters", "interval")
+        own = {"base_schedule": self.schedule, "start": (self.start, self.start)}
+        return {name: getattr(self, name) for name in names} | own
+
+    @property
+    def first(self) -> int:
+        """The number of the first task."""
+        return 10_000_000 * self.seed
+
+
+@dataclass
+class Search:
+    """Where a search is: all that goes into its file."""
+
+    scale: list[list[float]]
+    mean: list[float]
+    sigma: float
+    covariance: list[list[float]]
+    done: int = 0
+    seconds: float = 0.0
+    recent: list[list[float]] = field(default_factory=list)
+
+    @classmethod
+    def begin(cls, options: Options) -> Search:
+        """Return a search around holding, or around a linear policy; features are scaled as holding shows them."""
+        shape, plain = options.shape, np.array([0.0, 1.0])
+        numbers = [options.first + 9_000_000 + n for n in range(16)]
+        seen = [
+            rollout(np.zeros((1, shape.size)), shape, plain, number, options, collect=True)[1] for number in numbers
+        ]
+        together = np.concatenate(seen)
+        scale, mean = np.stack([together.mean(axis=0), together.std(axis=0) + 0.1]), np.zeros(shape.size)
         if options.hidden:
             count = shape.hidden * shape.inputs
             mean[:count] = np.random.default_rng(options.seed).normal(0.0, shape.inputs**-0.5, count)
         if options.init is not None:
             begin_with(options.init, mean, scale, shape, options.features)
-    evolution = CMA(
-        mean=mean, sigma=sigma, cov=covariance, population_size=options.population, seed=options.seed + 1000 * done
-    )
-    began = time.perf_counter() - seconds
+        return cls(scale.tolist(), mean.tolist(), options.sigma, np.eye(shape.size).tolist())
+
+
+def main(options: Options) -> int:
+    """Evolve to the last generation."""
+    from cmaes import CMA
+
+    options.out.mkdir(parents=True, exist_ok=True)
+    state, curve, shape = options.out / "state.json", options.out / "progress.csv", options.shape
+    search = Search(**json.loads(state.read_text())) if state.exists() else Search.begin(options)
+    scale, seed = np.array(search.scale), options.seed + 1000 * search.done
+    covariance = np.array(search.covariance)
+    evolution = CMA(np.array(search.mean), search.sigma, cov=covariance, population_size=options.population, seed=seed)
+    began, gains = time.perf_counter() - search.seconds, []
     with Parallel(options.workers) as parallel:
-        while done < options.generations:
+        while search.done < options.generations:
             candidates = np.array([evolution.ask() for _ in range(options.population)])
-            with_mean = np.concatenate([candidates, evolution._mean[None], np.zeros((1, shape.size))])
-            numbers = [first + done * options.tasks + n for n in range(options.tasks)]
-            losses = np.array(
-                parallel(delayed(rollout)(with_mean, shape, scale, number, settings) for number in numbers)
-            )
-            relative = np.clip(losses - np.median(losses, axis=1, keepdims=True), -CLIP, CLIP)
-            values = relative.mean(axis=0)[: len(candidates)] + PENALTY * np.square(candidates).sum(axis=1)
+            all_of_them = np.concatenate([candidates, evolution._mean[None], np.zeros((1, shape.size))])
+            numbers = [options.first + search.done * options.tasks + n for n in range(options.tasks)]
+            losses = np.array(parallel(delayed(rollout)(all_of_them, shape, scale, n, options) for n in numbers))
+            relative = np.clip(losses - np.median(losses, axis=1, keepdims=True), -CLIP, CLIP).mean(axis=0)
+            values = relative[: len(candidates)] + PENALTY * np.square(candidates).sum(axis=1)
             evolution.tell([(c, float(v)) for c, v in zip(candidates, values, strict=True)])
             evolution._sigma = min(evolution._sigma, SIGMA)
-            done += 1
-            gain = float(np.clip(losses[:, -2] - losses[:, -1], -3, 3).mean())
-            seconds = time.perf_counter() - began
-            with (options.out / "progress.csv").open("a") as file:
-                file.write(f"{done},{seconds:.1f},{gain:.5f},{evolution._sigma:.5f}\n")
-            if done % 10 == 0 or done == options.generations:
-                saved = {"scale": scale.tolist(), "mean": evolution._mean.tolist(), "sigma": evolution._sigma}
-                saved |= {"covariance": evolution._C.tolist(), "done": done, "seconds": seconds}
-                state.write_text(json.dumps(saved))
-                save(options.out, shape, scale, evolution._mean, fields, vars(options), seconds)
-                rows = np.loadtxt(options.out / "progress.csv", delimiter=",", ndmin=2)[-10:, 2]
-                print(f"{done} generations, {seconds:.0f} s: {rows.mean():+.3f} against holding", flush=True)
+            search.done, search.seconds = search.done + 1, time.perf_counter() - began
+            gains.append(float(np.clip(losses[:, -2] - losses[:, -1], -3.0, 3.0).mean()))
+            with curve.open("a", encoding="utf-8") as file:
+                file.write(f"{search.done},{search.seconds:.1f},{gains[-1]:.5f},{evolution._sigma:.5f}\n")
+            if search.done % 10 == 0:
+                search.mean, search.sigma = evolution._mean.tolist(), evolution._sigma
+                search.covariance = evolution._C.tolist()
+                search.recent = [*search.recent, search.mean][-AVERAGED:]
+                new = state.with_suffix(".new")
+                new.write_text(json.dumps(asdict(search)))
+                new.replace(state)
+                save(options, search)
+                gain = np.mean(gains[-10:])
+                print(f"{search.done} generations, {search.seconds:.0f} s: {gain:+.3f} against holding", flush=True)
+    return 0
 
 
-def begin_with(folder: Path, mean: np.ndarray, scale: np.ndarray, shape: Shape, features: list[str]) -> None:
+def begin_with(folder: Path, mean: np.ndarray, scale: np.ndarray, shape: Shape, features: tuple[str, ...]) -> None:
     """Let the first hidden unit be half the output of a linear policy, over the features that it shares."""
     saved = json.loads((folder / "state.json").read_text())
     names = json.loads((folder / "agent.json").read_text())["needs"]["features"]
@@ -215,24 +272,24 @@ def begin_with(folder: Path, mean: np.ndarray, scale: np.ndarray, shape: Shape, 
     mean[: shape.inputs], mean[at], mean[at + shape.hidden] = 0.5 * weights, 0.5 * bias, 2.0
 
 
-def save(
-    out: Path, shape: Shape, scale: np.ndarray, mean: np.ndarray, fields: dict, options: dict, seconds: float
-) -> None:
-    """Write the agent of the distribution's mean, the scaling of the features folded into its first layer."""
+def save(options: Options, search: Search) -> None:
+    """Write the agent of the averaged means, the scaling of the features folded into its first layer."""
+    shape, scale = options.shape, np.array(search.scale)
     tensors = {}
-    for number, (weight, bias) in enumerate(shape.split(mean[None])):
-        weight, bias = weight[0], bias[0]
+    for number, (weights, biases) in enumerate(shape.split(np.mean(search.recent, axis=0)[None])):
+        weight, bias = weights[0], biases[0]
         if number == 0:
             weight = weight / scale[1]
             bias = bias - weight @ scale[0]
         tensors[f"layers.{number}.weight"] = weight.astype(np.float32)
         tensors[f"layers.{number}.bias"] = bias.astype(np.float32)
-    settings = Settings.make(fields)
+    settings = Settings.make(options.fields)
     needs = {name: getattr(settings, name) for name in NEEDS}
-    training = {name: value if isinstance(value, int | float | list) else str(value) for name, value in options.items()}
+    training = {name: value for name, value in asdict(options).items() if name not in ("out", "init", "workers")}
+    training |= {"generations": search.done, "seconds": round(search.seconds)}
     network = Network(tensors, "tanh", "clip", (1,) * shape.outputs)
-    TrainedAgent(str(out), needs, network, "CMA-ES", training | {"seconds": round(seconds)}).save(out)
+    TrainedAgent(options.out.name, needs, network, "CMA-ES", training).save(options.out)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main(tyro.cli(Options)))

@@ -1,9 +1,14 @@
 """Agents that train really learn: a small honest version in every run, the published one on request (-m slow)."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import lrcontrol
+from experiments.learned import evolve
+from lrcontrol.agents import make_agent
 
 STARTS = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0]
 
@@ -38,3 +43,22 @@ def test_ppo_is_flat_over_seven_decades_after_three_million_steps(tmp_path, seed
     learned = means(lrcontrol.evaluate(agents=[agent], lr0=STARTS, runs=10), agent.name)
     assert learned.mean() <= 0.115
     assert learned.max() <= 1.1 * learned.min()
+
+
+def test_evolution_writes_the_policy_that_it_scored_and_goes_on_where_it_was(tmp_path):
+    """A linear policy over three features; the second ten generations after a stop."""
+    few = {"population": 4, "tasks": 1, "workers": 1, "optimizers": ("sgd",)}
+    options = evolve.Options(out=tmp_path, features=("fast_vs_slow", "relative_step", "budget_left"), **few)
+    for generations in (10, 20):
+        evolve.main(replace(options, generations=generations))
+    rows = np.loadtxt(tmp_path / "progress.csv", delimiter=",")
+    assert rows[:, 0].tolist() == list(range(1, 21))
+    assert len(json.loads((tmp_path / "state.json").read_text())["recent"]) == 2
+    agent = make_agent(tmp_path)
+    assert agent.needs["start"] == (0.3, 0.3)
+    # What the file's first layer answers on raw features is what evolution scored on standardised ones.
+    saved = json.loads((tmp_path / "state.json").read_text())
+    shape, scale = evolve.Shape(3, 0), np.array(saved["scale"])
+    weights, x = np.mean(saved["recent"], axis=0)[None], np.array([[0.1, -1.0, 0.5]])
+    expected = shape.act(weights, (x - scale[0]) / scale[1])
+    assert agent.predict(x.astype(np.float32))[0] == pytest.approx(expected, rel=1e-4)
