@@ -66,7 +66,7 @@ def plan(task: str, optimizer: str, agent: str) -> dict[str, list[float]]:
     """Return the initial rates of every agent on a task."""
     grid = TASKS[task][1]
     agents = {agent: ENDS, f"schedule:kind=one-cycle,start={STARTS[optimizer]:g}": ENDS[:1]}
-    agents |= {"constant": grid, "schedule:kind=one-cycle": grid}
+    agents |= {"distilled": ENDS[:1], "constant": grid, "schedule:kind=one-cycle": grid}
     if task in ("mnist-mlp", "fashion-mnist-deep"):
         agents |= dict.fromkeys(CLIMBERS, DECADES)
     return agents | dict.fromkeys(RIVALS, ENDS[:1])
