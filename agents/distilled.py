@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from lrcontrol.agents.base import Observation, State, as_array
 from lrcontrol.envs.schedules import Schedule
 
-# The least-squares line through the actions of ``learned`` on tasks it was trained on (``experiments/learned/figures.py``
-# prints it), rounded. Read: the step relative to the parameters is driven towards a length that grows with the agreement
-# of gradients and with the budget left, and shrinks when the loss is above its best or rising.
+# The least-squares line through the actions of ``learned`` on tasks it was trained on, rounded; it is printed by
+# experiments/learned/figures.py. Read: the step relative to the parameters is driven towards a length that grows with
+# the agreement of gradients and with the budget left, and shrinks when the loss is above its best or rising.
 BIAS = -1.87
 WEIGHTS = {
     "loss_change": 0.09,

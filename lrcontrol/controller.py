@@ -71,7 +71,7 @@ class LRController(ReduceLROnPlateau):
     def __init__(
         self,
         optimizer: Optimizer,
-        agent: str | Path | Agent | PolicyPredictor = "learned",
+        agent: str | Path | Agent | PolicyPredictor = "hillclimb",
         *,
         hyperparameters: Sequence[str] | None = None,
         interval: int | None = None,

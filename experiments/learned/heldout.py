@@ -61,6 +61,9 @@ class Options:
     folder: Path = Path("results/learned/heldout")
     """Where the result folders are."""
 
+    run: bool = True
+    """Run what is missing; with --no-run the table is made of what is there."""
+
 
 def plan(task: str, optimizer: str, agent: str) -> dict[str, list[float]]:
     """Return the initial rates of every agent on a task."""
@@ -72,10 +75,14 @@ def plan(task: str, optimizer: str, agent: str) -> dict[str, list[float]]:
     return agents | dict.fromkeys(RIVALS, ENDS[:1])
 
 
-def results_of(task: str, optimizer: str, agent: str, rates: list[float], folder: Path) -> lrcontrol.Results | None:
-    """Return an agent's results on a task, run now if they are not there; None where its package is not installed."""
-    out = folder / task / ("peers" if agent in RIVALS else optimizer) / agent.replace(":", "_").replace("/", "_")
+def results_of(task: str, optimizer: str, agent: str, rates: list[float], options: Options) -> lrcontrol.Results | None:
+    """Return an agent's results on a task, run now if they are not there; None if they are not to be run."""
+    out = (
+        options.folder / task / ("peers" if agent in RIVALS else optimizer) / agent.replace(":", "_").replace("/", "_")
+    )
     if not (out / "manifest.json").exists():
+        if not options.run:
+            return None
         arguments: dict[str, Any] = {"lr0": rates, "runs": TASKS[task][0], "optimizer": optimizer, "momentum": 0.9}
         results = lrcontrol.evaluate(task, [agent], out=out, **arguments)
         print(f"{task}, {optimizer}, {agent}: {results.manifest['seconds']} s", flush=True)
@@ -92,7 +99,7 @@ def compare(task: str, optimizer: str, options: Options) -> list[dict[str, Any]]
     """Return a row for each agent: loss at its best and worst start, and the learned agent's over it, paired by run."""
     rates = plan(task, optimizer, options.agent)
     found = {
-        name: results_of(task, optimizer, name, where, options.folder)
+        name: results_of(task, optimizer, name, where, options)
         for name, where in rates.items()
         if not options.agents or name in options.agents
     }
