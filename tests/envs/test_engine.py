@@ -13,7 +13,8 @@ from lrcontrol.envs.functional import StackedModule
 from lrcontrol.envs.mlp import StackedMLP
 from lrcontrol.envs.seeding import run_seeds
 
-STEPS = {"mnist-cnn": 4, "mnist-autoencoder": 6, "shakespeare-gpt": 2}
+# Few where a step is dear, or where a ReLU at its edge turns rounding into another gradient.
+STEPS = {"mnist-cnn": 4, "mnist-autoencoder": 6, "shakespeare-gpt": 2, "fashion-mnist-deep": 6}
 RATES = {
     "digits-mlp": 0.3,
     "quadratic:noise=0.1": 0.5,
@@ -21,6 +22,7 @@ RATES = {
     "fashion-mnist-mlp": 0.3,
     "mnist-mlp-raw": 1e-4,
     "mnist-cnn": 0.1,
+    "fashion-mnist-deep": 0.1,
     "shakespeare-gpt": 0.1,
 }
 OPTIMIZERS = {
