@@ -80,6 +80,7 @@ def schedules(options: Options) -> None:
                     panel.plot(rows, color=colour, linewidth=0.9, alpha=0.8, label=agent if run == 0 else None)
             panel.set(yscale="log")
             panel.set_title(f"{task}, {optimizer}", fontsize=8)
+            panel.set_visible(bool(panel.lines))
     panels[0][0].legend(frameon=False, fontsize=7)
     panels[0][0].set_ylabel("learning rate")
     figure.savefig(HERE / "schedules.png", dpi=120)
