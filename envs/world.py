@@ -136,13 +136,7 @@ class World:
         if self.step_count >= self.steps:
             raise InputError("the episode is over: call reset")
         factors = self.settings.factors(np.asarray(action), self.rows)
-        if self.settings.form == "recursive":
-            self.level = self._kept(self.level * factors[:, 0], self.level, self.settings.lr_limits)
-        if self._controls_momentum:
-            initial = np.full(self.rows, self.settings.initial_momentum)
-            origins = {"recursive": self.momentum, "anchored": initial, "absolute": np.zeros(self.rows)}
-            momentum = 1.0 - (1.0 - origins[self.settings.form]) * factors[:, 1]
-            self.momentum = self._kept(momentum, self.momentum, self.settings.momentum_limits)
+        self._apply(factors)
         before, fast_before = self._capped(self.last_loss), self._capped(self.history.fast)
         left = min(self.settings.interval, self.steps - self.step_count)
         losses = [self._train(factors[:, 0], measure=number == 1) for number in range(left, 0, -1)]
@@ -150,6 +144,16 @@ class World:
         fast_after = self._capped(self.history.fast)
         stretch = Stretch(np.stack(losses), before, fast_before, fast_after, self._validate() if over else None)
         return self._observe(), self.settings.reward_scale * REWARDS[self.settings.reward](stretch), over
+
+    def _apply(self, factors: Array) -> None:
+        """Let the factors (R, H) of a decision move the level and the momentum."""
+        if self.settings.form == "recursive":
+            self.level = self._kept(self.level * factors[:, 0], self.level, self.settings.lr_limits)
+        if self._controls_momentum:
+            initial = np.full(self.rows, self.settings.initial_momentum)
+            origins = {"recursive": self.momentum, "anchored": initial, "absolute": np.zeros(self.rows)}
+            momentum = 1.0 - (1.0 - origins[self.settings.form]) * factors[:, 1]
+            self.momentum = self._kept(momentum, self.momentum, self.settings.momentum_limits)
 
     def _kept(self, new: Array, old: Array, limits: tuple[float, float]) -> Array:
         """Return the new values (R,), clipped to their limits, and the old ones where replicas are frozen."""

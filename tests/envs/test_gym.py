@@ -99,7 +99,10 @@ def test_row_i_of_the_vector_environment_is_the_single_one_seeded_with_i_more(ta
         for row, env in enumerate(singles):
             observation, reward, over, _, info = env.step(actions[row])
             np.testing.assert_array_equal(observation, observations[row])
-            assert (reward, over, info["loss"]) == (rewards[row], terminated[row], infos["loss"][row])
+            # The mean over 784 outputs a row is summed in another order; all else is equal to the last bit.
+            slack = 1e-12 if task == "mnist-autoencoder" else 0.0
+            assert (reward, info["loss"]) == pytest.approx((rewards[row], infos["loss"][row]), rel=slack, abs=0.0)
+            assert over == terminated[row]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -167,7 +167,8 @@ def test_the_sums_are_the_published_ones():
     """The sums that torchvision and the data sets' own pages give; read here so that an edit does not go unseen."""
     assert data.MD5["mnist"]["train-images-idx3-ubyte.gz"] == "f68b3c2dcbeaaa9fbdd348bbdeb94873"
     assert data.MD5["fashion_mnist"]["train-images-idx3-ubyte.gz"] == "8d4fb7e6c68d591d4c3dfef9ec88bf0d"
-    assert {len(files) for files in data.MD5.values()} == {4}
+    assert data.MD5["tinyshakespeare"] == {"input.txt": "6fb458f1232090904fb40fe944165e91"}
+    assert [len(files) for files in data.MD5.values()] == [4, 4, 1]
 
 
 @pytest.mark.skipif(not have("fashion_mnist"), reason="fashion_mnist is not in LRCONTROL_DATA")

@@ -99,7 +99,7 @@ CASES = {
     "trained": random_agent(),
     "trained-lstm": random_agent(units=8),
     "trained-discrete": random_agent(momentum=True, multipliers=MULTIPLIERS, interval=4),
-    "trained-start": random_agent(seed=1, start=(1e-4, 1e-2), base_schedule=Schedule("one-cycle"), max_factor=1.05),
+    "trained-start": random_agent(seed=1, start=(1e-3, 1e-3), base_schedule=Schedule("one-cycle"), max_factor=1.05),
     "trained-anchored": random_agent(momentum=True, form="anchored", base_schedule=Schedule("one-cycle")),
 }
 
@@ -140,8 +140,7 @@ def test_each_of_200_steps_is_alike_also_where_rounding_grows(case, optimizer):
         if decides:
             action, state = agent.predict(observation, state, start, deterministic=True)
             factors, start = world.settings.factors(np.asarray(action), world.rows), np.array([False])
-            if world.settings.form == "recursive":
-                world._set(world.lr * factors[:, 0], (1.0 - world.momentum) * factors[:, -1])
+            world._apply(factors)
         controller.step(float(engine.losses[0]), closure=lambda x=x, y=y: exact_loss(model(x), y))
         if decides:
             found = list(controller.observation.values())
