@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+import functools
+from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from lrcontrol.agents.base import Observation, State, as_array
-from lrcontrol.envs.schedules import Schedule
+from lrcontrol.agents.learned import learned
+from lrcontrol.agents.network import Network
+from lrcontrol.agents.trained import TrainedAgent
 
 # The least-squares line through the actions of ``learned`` on tasks it was trained on, rounded; it is printed by
 # experiments/learned/figures.py. Read: the step relative to the parameters is driven towards a length that grows with
@@ -29,36 +28,14 @@ WEIGHTS = {
 }
 
 
-@dataclass(frozen=True)
-class Distilled:
-    """Multiplies the rate by 2 to the power of a linear function of nine features, held to −1..1.
+@functools.cache
+def distilled() -> TrainedAgent:
+    """Return the agent that multiplies the rate by 2 to the power of that line, held to −1..1.
 
     Schedule and start are those of ``learned``; the initial rate is not looked at.
     """
-
-    @property
-    def name(self) -> str:
-        """See Agent."""
-        return "distilled"
-
-    @property
-    def needs(self) -> Mapping[str, Any]:
-        """See Agent."""
-        return {
-            "max_factor": 2.0,
-            "base_schedule": Schedule("one-cycle"),
-            "start": (0.3, 0.3),
-            "features": tuple(WEIGHTS),
-        }
-
-    def predict(
-        self,
-        observation: Observation,
-        state: State = None,
-        episode_start: NDArray[np.bool_] | None = None,
-        deterministic: bool = False,
-    ) -> tuple[NDArray[Any], State]:
-        """See Agent."""
-        seen = as_array(observation).astype(np.float64)
-        action = BIAS + (seen * np.array(list(WEIGHTS.values()))).sum(axis=-1, keepdims=True)
-        return np.clip(action, -1.0, 1.0).astype(np.float32), state
+    agent = learned()
+    weights = np.array([[WEIGHTS[name] for name in agent.needs["features"]]], np.float32)
+    tensors = {"layers.0.weight": weights, "layers.0.bias": np.array([BIAS], np.float32)}
+    network = Network(tensors, "tanh", "clip", (1,))
+    return replace(agent, name="distilled", network=network, algorithm="least squares", training={})

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lrcontrol.agents.bandit import Bandit
 from lrcontrol.agents.base import Agent, PolicyPredictor
-from lrcontrol.agents.distilled import Distilled
+from lrcontrol.agents.distilled import distilled
 from lrcontrol.agents.hillclimb import HillClimb
 from lrcontrol.agents.learned import learned
 from lrcontrol.agents.patience import Greedy, Plateau
@@ -25,7 +25,7 @@ AGENTS: dict[str, Callable[..., Agent]] = {
     "hillclimb": HillClimb,
     "bandit": Bandit,
     "learned": learned,
-    "distilled": Distilled,
+    "distilled": distilled,
 }
 
 

@@ -10,6 +10,7 @@ from numpy.random import SeedSequence
 from lrcontrol.envs.digits import digits
 from lrcontrol.envs.errors import InputError
 from lrcontrol.envs.models import mlp, scaled
+from lrcontrol.envs.seeding import log_uniform
 from lrcontrol.envs.task import Task
 
 ENTROPY = 20_250_117  # of all instances; changing it changes every one of them
@@ -29,13 +30,13 @@ def random_digits(index: int = 0, held_out: bool = False) -> Task:
         raise InputError(f"random-digits: index {index} is negative")
     random = np.random.default_rng(SeedSequence(ENTROPY, spawn_key=(int(held_out), index)))
 
-    def log_uniform(low: float, high: float) -> float:
-        return float(np.exp(random.uniform(np.log(low), np.log(high))))
+    def between(low: float, high: float) -> float:
+        return log_uniform(random, low, high)
 
-    widths = [round(log_uniform(8, 48)) for _ in range(int(random.integers(1, 3)))]
+    widths = [round(between(8, 48)) for _ in range(int(random.integers(1, 3)))]
     activation = ACTIVATIONS[random.integers(len(ACTIVATIONS))]
-    gain, batch_size, steps = log_uniform(0.5, 2.0), round(log_uniform(16, 256)), round(log_uniform(80, 500))
-    scale, shift = log_uniform(0.4, 3.3), float(random.uniform(0.0, 0.5))
+    gain, batch_size, steps = between(0.5, 2.0), round(between(16, 256)), round(between(80, 500))
+    scale, shift = between(0.4, 3.3), float(random.uniform(0.0, 0.5))
     (inputs, targets), test = digits()
     split = ",held_out=true" if held_out else ""
     return Task(

@@ -14,10 +14,11 @@ from torch import Tensor
 from lrcontrol.envs.digits import digits
 from lrcontrol.envs.errors import InputError
 from lrcontrol.envs.models import mlp, scaled
+from lrcontrol.envs.random_digits import ACTIVATIONS
+from lrcontrol.envs.seeding import log_uniform
 from lrcontrol.envs.task import Data, Task
 
 ENTROPY = 20_261_124  # of all instances; changing it changes every one of them
-ACTIVATIONS = ("tanh", "relu", "elu")
 
 
 def random_synthetic(index: int = 0, held_out: bool = False) -> Task:
@@ -38,8 +39,8 @@ def random_synthetic(index: int = 0, held_out: bool = False) -> Task:
     inputs, targets = data
     outputs = int(targets.max()) + 1 if targets.ndim == 1 else targets.shape[1]
     activation = ACTIVATIONS[random.integers(len(ACTIVATIONS))]
-    batch_size, steps = round(_log_uniform(random, 8, 256)), round(_log_uniform(random, 80, 500))
-    sizes, gain = (inputs.shape[1], *middle, outputs), _log_uniform(random, 0.5, 2.0)
+    batch_size, steps = round(log_uniform(random, 8, 256)), round(log_uniform(random, 80, 500))
+    sizes, gain = (inputs.shape[1], *middle, outputs), log_uniform(random, 0.5, 2.0)
     return Task(
         name=f"random-synthetic:index={index}{',held_out=true' if held_out else ''}",
         model=functools.partial(scaled, functools.partial(mlp, *sizes, activation=activation), gain),
@@ -50,12 +51,8 @@ def random_synthetic(index: int = 0, held_out: bool = False) -> Task:
     )
 
 
-def _log_uniform(random: Generator, low: float, high: float) -> float:
-    return float(np.exp(random.uniform(np.log(low), np.log(high))))
-
-
 def _widths(random: Generator, layers: int) -> tuple[int, ...]:
-    return tuple(round(_log_uniform(random, 8, 64)) for _ in range(layers))
+    return tuple(round(log_uniform(random, 8, 64)) for _ in range(layers))
 
 
 def _normal(random: Generator, *shape: int) -> Tensor:
@@ -64,38 +61,38 @@ def _normal(random: Generator, *shape: int) -> Tensor:
 
 def _clusters(random: Generator) -> tuple[Data, tuple[int, ...]]:
     """Return rows around two to four centres for each class, up to a fifth of the labels drawn anew."""
-    classes, dimension = int(random.integers(2, 13)), round(_log_uniform(random, 4, 64))
+    classes, dimension = int(random.integers(2, 13)), round(log_uniform(random, 4, 64))
     centres = classes * int(random.integers(2, 5))
     rows = 2048
     which = torch.from_numpy(random.integers(centres, size=rows))
-    spread = _log_uniform(random, 0.3, 1.5)
+    spread = log_uniform(random, 0.3, 1.5)
     inputs = _normal(random, centres, dimension)[which] + spread * _normal(random, rows, dimension)
     scales = torch.exp(_normal(random, dimension) * random.uniform(0.0, 1.0))  # some inputs speak louder than others
     labels = which % classes
     wrong = torch.from_numpy(random.random(rows) < random.uniform(0.0, 0.2))
     labels = torch.where(wrong, torch.from_numpy(random.integers(classes, size=rows)), labels)
-    inputs = inputs * scales * _log_uniform(random, 0.3, 3.0) + float(random.uniform(0.0, 0.5))
+    inputs = inputs * scales * log_uniform(random, 0.3, 3.0) + float(random.uniform(0.0, 0.5))
     return (inputs, labels), _widths(random, int(random.integers(0, 4)))
 
 
 def _functions(random: Generator) -> tuple[Data, tuple[int, ...]]:
     """Return what a random network makes of normal inputs, standardised, with noise of 5 to 50 % of its size."""
-    dimension, outputs = round(_log_uniform(random, 2, 64)), round(_log_uniform(random, 1, 16))
-    hidden, rows = round(_log_uniform(random, 4, 64)), 2048
+    dimension, outputs = round(log_uniform(random, 2, 64)), round(log_uniform(random, 1, 16))
+    hidden, rows = round(log_uniform(random, 4, 64)), 2048
     inputs = _normal(random, rows, dimension)
     inside = torch.tanh(inputs @ _normal(random, dimension, hidden) * (random.uniform(0.5, 2.0) / dimension**0.5))
     targets = inside @ _normal(random, hidden, outputs)
     targets = (targets - targets.mean(dim=0)) / targets.std(dim=0)
-    targets = targets + _log_uniform(random, 0.05, 0.5) * _normal(random, rows, outputs)
-    scale = _log_uniform(random, 0.3, 3.0)
-    return (inputs * _log_uniform(random, 0.3, 3.0), targets * scale), _widths(random, int(random.integers(1, 4)))
+    targets = targets + log_uniform(random, 0.05, 0.5) * _normal(random, rows, outputs)
+    scale = log_uniform(random, 0.3, 3.0)
+    return (inputs * log_uniform(random, 0.3, 3.0), targets * scale), _widths(random, int(random.integers(1, 4)))
 
 
 def _tokens(random: Generator) -> tuple[Data, tuple[int, ...]]:
     """Return one to three tokens, one-hot side by side, and the next, of a Markov chain of 8 to 40 tokens."""
-    tokens, context, rows = round(_log_uniform(random, 8, 40)), int(random.integers(1, 4)), 4096
+    tokens, context, rows = round(log_uniform(random, 8, 40)), int(random.integers(1, 4)), 4096
     frequency = (1.0 + np.arange(tokens)) ** -random.uniform(0.5, 1.2)
-    chain = frequency * random.gamma(_log_uniform(random, 0.1, 1.0), size=(tokens, tokens)) + 1e-6
+    chain = frequency * random.gamma(log_uniform(random, 0.1, 1.0), size=(tokens, tokens)) + 1e-6
     cumulative = np.cumsum(chain / chain.sum(axis=1, keepdims=True), axis=1)
     text, draws = [0], random.random(rows + context)
     for draw in draws:
@@ -107,8 +104,8 @@ def _tokens(random: Generator) -> tuple[Data, tuple[int, ...]]:
 
 def _bottleneck(random: Generator) -> tuple[Data, tuple[int, ...]]:
     """Return digits as inputs and targets, and the widths of an auto-encoder of three or five layers."""
-    inputs = digits()[0][0] * _log_uniform(random, 0.4, 3.3)
-    outer, code = _widths(random, int(random.integers(0, 3))), round(_log_uniform(random, 2, 16))
+    inputs = digits()[0][0] * log_uniform(random, 0.4, 3.3)
+    outer, code = _widths(random, int(random.integers(0, 3))), round(log_uniform(random, 2, 16))
     return (inputs, inputs), (*outer, code, *outer[::-1])
 
 

@@ -38,6 +38,11 @@ def run_seeds(seed: int, episode: int = 0) -> RunSeeds:
     return RunSeeds(first, data, exploration, index)
 
 
+def log_uniform(random: np.random.Generator, low: float, high: float) -> float:
+    """Return a draw from low..high that is uniform in logarithm."""
+    return float(np.exp(random.uniform(np.log(low), np.log(high))))
+
+
 def build_module(model: Callable[[], nn.Module], seed: int) -> nn.Module:
     """Return ``model()`` initialised from ``seed``; torch's global generator is left as it was."""
     with torch.random.fork_rng(devices=[]):

@@ -13,7 +13,7 @@ from lrcontrol.envs.errors import InputError
 from lrcontrol.envs.features import UNIT_MEASURES, Array, LossHistory, Moment, measures_of, natural_rate, observe
 from lrcontrol.envs.optimizers import Momentum
 from lrcontrol.envs.rewards import REWARDS, VALIDATION, Stretch, worst_loss
-from lrcontrol.envs.seeding import RunSeeds
+from lrcontrol.envs.seeding import RunSeeds, log_uniform
 from lrcontrol.envs.settings import Settings
 from lrcontrol.envs.task import Data
 
@@ -110,9 +110,7 @@ class World:
     @staticmethod
     def _draw(limits: tuple[float, float], seeds: Sequence[RunSeeds]) -> Array:
         """Return a rate (R,) for each seed, log-uniform between the limits."""
-        low, high = np.log(limits)
-        draws = [float(np.random.default_rng(seed.exploration).uniform(low, high)) for seed in seeds]
-        return np.exp(draws)
+        return np.array([log_uniform(np.random.default_rng(seed.exploration), *limits) for seed in seeds])
 
     @property
     def step_count(self) -> int:
@@ -150,8 +148,8 @@ class World:
         if self.settings.form == "recursive":
             self.level = self._kept(self.level * factors[:, 0], self.level, self.settings.lr_limits)
         if self._controls_momentum:
-            initial = np.full(self.rows, self.settings.initial_momentum)
-            origins = {"recursive": self.momentum, "anchored": initial, "absolute": np.zeros(self.rows)}
+            initial = self.settings.initial_momentum
+            origins: dict[str, Array | float] = {"recursive": self.momentum, "anchored": initial, "absolute": 0.0}
             momentum = 1.0 - (1.0 - origins[self.settings.form]) * factors[:, 1]
             self.momentum = self._kept(momentum, self.momentum, self.settings.momentum_limits)
 

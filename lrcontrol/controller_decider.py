@@ -122,7 +122,6 @@ class Decider:
         """Begin at the middle of the agent's starting range, whatever the rate was, unless there is no telling it."""
         if not math.isnan(unit):
             self.lr0 = self.memory.level = self.clip(unit * math.sqrt(limits[0] * limits[1]) / self.rates.gain)
-            self.memory.factors[0] = 1.0
             self.set_rate()
 
     def _probe(self, loss: float, closure: Closure) -> dict[str, float]:

@@ -21,7 +21,7 @@ from lrcontrol.envs.world import World
 from lrcontrol.peers import Peer, find_peer, run_peer
 from lrcontrol.provenance import provenance
 from lrcontrol.results import RUN_COLUMNS, TRACE_COLUMNS, Results, reserve_folder
-from lrcontrol.rollouts import Progress, roll_out, settings_for
+from lrcontrol.rollouts import Progress, roll_out, settings_for, settled
 
 DEFAULT_AGENTS = (
     "constant",
@@ -197,17 +197,7 @@ def _run_agent(
 
 
 def final_measures(world: World) -> dict[str, NDArray[Any]]:
-    """Return loss and accuracy on both data sets, and which runs diverged, (R,) each.
-
-    A run that ends with a loss that is not finite is reported with the worst loss, and with accuracy 0.
-    """
-    final: dict[str, NDArray[Any]] = {}
-    for split, data in (("train", world.task.train), ("test", world.task.test)):
-        loss, accuracy = np.full((2, world.rows), np.nan) if data is None else world.engine.evaluate(data)
-        if data is not None:
-            lost = ~np.isfinite(loss) | world.diverged
-            loss = np.where(lost, world.worst, loss)
-            accuracy = np.where(lost & np.isfinite(accuracy), 0.0, accuracy)
-        final |= {f"{split}_loss": loss, f"{split}_accuracy": accuracy}
-    final["diverged"] = (world.diverged | (final["train_loss"] > world.history.first)).astype(int)
-    return final
+    """Return loss and accuracy on both data sets, and which runs diverged, (R,) each, as ``settled`` has them."""
+    data = {"train": world.task.train, "test": world.task.test}
+    measured = {split: world.engine.evaluate(part) for split, part in data.items() if part is not None}
+    return settled(measured, world.diverged, world.history.first)

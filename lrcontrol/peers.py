@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,15 +15,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lrcontrol.envs.engine import EVALUATION_NUMBERS, pick_device
+from lrcontrol.envs.engine import pick_device
 from lrcontrol.envs.errors import InputError
 from lrcontrol.envs.minibatches import Minibatches
-from lrcontrol.envs.rewards import worst_loss
 from lrcontrol.envs.seeding import build_module, run_seeds
 from lrcontrol.envs.spec import build
 from lrcontrol.envs.task import Data, Task
-from lrcontrol.rollouts import Progress
+from lrcontrol.rollouts import Progress, settled
 from lrcontrol.tuning_free import COCOB, DoG
+
+CHUNK = 1000  # rows of a data set that are evaluated at once
 
 
 @dataclass(frozen=True)
@@ -149,36 +151,46 @@ def run_peer(
     Returns:
         Final measures (rates · runs,), sorted by rate and then run, and traces (rates · runs, steps).
     """
-    different = rates if peer.knob else rates[:1]
-    finals: list[dict[str, float]] = []
-    traces: list[dict[str, NDArray[Any]]] = []
-    for rate in different:
-        for run in range(runs):
-            done = len(finals) * steps
+    different = [*rates] if peer.knob else [None]
+    data = {split: part for split, part in (("train", task.train), ("test", task.test)) if part is not None}
+    found: list[_Run] = []
+    for value, run in itertools.product(different, range(runs)):
+        done = len(found) * steps
 
-            def report(step: int, done: int = done) -> None:
-                if progress is not None:
-                    progress(peer.name, (done + step) // (len(different) * runs), steps)
+        def report(step: int, done: int = done) -> None:
+            if progress is not None:
+                progress(peer.name, (done + step) // (len(different) * runs), steps)
 
-            final, trace = _train(
-                peer, task, rate if peer.knob else None, steps, seed + run, pick_device(device), report
-            )
-            finals.append(final)
-            traces.append(trace)
-    copies = 1 if peer.knob else len(rates)
-    measured = {name: np.tile(np.array([final[name] for final in finals]), copies) for name in finals[0]}
-    return measured, {name: np.tile(np.stack([trace[name] for trace in traces]), (copies, 1)) for name in traces[0]}
+        found.append(_train(peer, task, data, value, steps, seed + run, pick_device(device), report))
+    copies = len(rates) // len(different)
+    measured = {split: tuple(np.array([run.measured[split] for run in found]).T) for split in data}
+    final = settled(measured, np.array([run.broken for run in found]), np.array([run.first for run in found]))
+    traces = {name: np.stack([run.trace[name] for run in found]) for name in found[0].trace}
+    return (
+        {name: np.tile(values, copies) for name, values in final.items()},
+        {name: np.tile(values, (copies, 1)) for name, values in traces.items()},
+    )
+
+
+class _Run(NamedTuple):
+    """What came of one run: loss and accuracy by data set, whether its loss broke, its first loss, its steps."""
+
+    measured: dict[str, tuple[float, float]]
+    broken: bool
+    first: float
+    trace: dict[str, NDArray[Any]]
 
 
 def _train(
     peer: Peer,
     task: Task,
+    data: dict[str, Data],
     value: float | None,
     steps: int,
     seed: int,
     device: torch.device,
     report: Callable[[int], None],
-) -> tuple[dict[str, float], dict[str, NDArray[Any]]]:
+) -> _Run:
     """Train one run; once a loss is not finite nothing moves any more, as in the engine."""
     seeds = run_seeds(seed)
     module = build_module(task.model, seeds.init).to(device)
@@ -204,17 +216,9 @@ def _train(
         minibatches.advance()
         if step % 50 == 0:
             report(step)
-    broken = not math.isfinite(now)
     _mode(optimizer, "eval")
-    final: dict[str, float] = {}
-    worst = float(worst_loss(np.array([first]))[0])
-    for split, data in (("train", task.train), ("test", task.test)):
-        total, accuracy = (math.nan, math.nan) if data is None else _measure(module, task, data, device)
-        if data is not None and (broken or not math.isfinite(total)):
-            total, accuracy = worst, 0.0 if math.isfinite(accuracy) else math.nan
-        final |= {f"{split}_loss": total, f"{split}_accuracy": accuracy}
-    final["diverged"] = int(broken or final["train_loss"] > first)
-    return final, trace
+    measured = {split: _measure(module, task, part, device) for split, part in data.items()}
+    return _Run(measured, not math.isfinite(now), first, trace)
 
 
 def _mode(optimizer: Optimizer, name: str) -> None:
@@ -227,9 +231,8 @@ def _mode(optimizer: Optimizer, name: str) -> None:
 @torch.no_grad()
 def _measure(module: nn.Module, task: Task, data: Data, device: torch.device) -> tuple[float, float]:
     total = correct = 0.0
-    chunk = max(1, min(len(data[0]), 1000, EVALUATION_NUMBERS // 64))
-    for first in range(0, len(data[0]), chunk):
-        x, y = (part[first : first + chunk].to(device) for part in data)
+    for first in range(0, len(data[0]), CHUNK):
+        x, y = (part[first : first + CHUNK].to(device) for part in data)
         outputs = module(x)
         total += len(x) * float(task.loss(outputs, y))
         if task.classifies:

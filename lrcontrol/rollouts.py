@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lrcontrol.agents import Agent
 from lrcontrol.envs.distributions import find_tasks
+from lrcontrol.envs.features import Array
+from lrcontrol.envs.rewards import worst_loss
 from lrcontrol.envs.seeding import run_seeds
 from lrcontrol.envs.settings import Settings
 from lrcontrol.envs.world import World
@@ -52,3 +56,28 @@ def roll_out(
         if progress is not None:
             progress(agent.name, world.step_count, world.steps)
     return world
+
+
+def settled(
+    measured: Mapping[str, tuple[Array, Array]], broken: NDArray[np.bool_], first: Array
+) -> dict[str, NDArray[Any]]:
+    """Return the columns of a table of runs: loss and accuracy by data set, and which runs diverged, (R,) each.
+
+    A run that broke, or ends with a loss that is not finite, is reported with the worst loss, and with accuracy 0.
+
+    Args:
+        measured: loss and accuracy (R,) by ``"train"`` and, where there is one, ``"test"``.
+        broken: (R,), runs whose training loss was not finite at some step.
+        first: (R,), the first training loss.
+    """
+    final: dict[str, NDArray[Any]] = {}
+    for split in ("train", "test"):
+        loss, accuracy = np.full((2, len(first)), np.nan)
+        if split in measured:
+            loss, accuracy = measured[split]
+            lost = ~np.isfinite(loss) | broken
+            loss = np.where(lost, worst_loss(first), loss)
+            accuracy = np.where(lost & np.isfinite(accuracy), 0.0, accuracy)
+        final |= {f"{split}_loss": loss, f"{split}_accuracy": accuracy}
+    final["diverged"] = (broken | (final["train_loss"] > first)).astype(int)
+    return final

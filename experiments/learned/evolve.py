@@ -24,10 +24,9 @@ from joblib import Parallel, delayed
 from lrcontrol.agents.network import Network
 from lrcontrol.agents.trained import NEEDS, TrainedAgent
 from lrcontrol.envs.distributions import find_tasks
-from lrcontrol.envs.seeding import run_seeds
 from lrcontrol.envs.settings import Settings
-from lrcontrol.envs.world import World
 from lrcontrol.evaluation import final_measures
+from lrcontrol.rollouts import roll_out
 
 FEATURES = (
     "loss_change",
@@ -85,6 +84,35 @@ class Shape:
         return np.clip(x, -1.0, 1.0)
 
 
+class Candidates:
+    """K policies as one agent, each on a run of its own."""
+
+    def __init__(self, weights: np.ndarray, shape: Shape, scale: np.ndarray) -> None:
+        self.weights, self.shape, self.scale = weights, shape, scale
+        self.name, self.needs = "candidates", {}
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> Any:
+        """Return the action of every candidate on its row."""
+        return self.shape.act(self.weights, (observation - self.scale[0]) / self.scale[1]), state
+
+
+class Watched:
+    """An agent, and what it was shown."""
+
+    def __init__(self, agent: Any) -> None:
+        self.agent, self.name, self.needs = agent, agent.name, agent.needs
+        self.seen: list[np.ndarray] = []
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> Any:
+        """Return the agent's actions."""
+        self.seen.append(observation)
+        return self.agent.predict(observation, state, episode_start, deterministic)
+
+
 def rollout(
     weights: np.ndarray, shape: Shape, scale: np.ndarray, number: int, options: Options, collect: bool = False
 ) -> Any:
@@ -96,15 +124,11 @@ def rollout(
     momentum = float(random.choice(MOMENTA[optimizer]))
     off = float(np.exp(random.uniform(-1.0, 1.0) * np.log(options.spread)))
     fields = options.fields | {"task": task, "optimizer": optimizer, "momentum": momentum}
-    world = World(Settings.make(fields | {"start": (off * options.start,) * 2}), len(weights), 1, "cpu")
-    observation = world.reset([run_seeds(FIRST_SEED + number)] * len(weights))
-    over, seen = False, []
-    while not over:
-        if collect:
-            seen.append(observation)
-        observation, _, over = world.step(shape.act(weights, (observation - scale[0]) / scale[1]))
+    settings = Settings.make(fields | {"start": (off * options.start,) * 2})
+    candidates = Watched(Candidates(weights, shape, scale))
+    world = roll_out(candidates, settings, [1.0] * len(weights), 1, FIRST_SEED + number, "cpu")
     loss = np.log(np.maximum(final_measures(world)["train_loss"], 1e-6))
-    return (loss, np.concatenate(seen)) if collect else loss
+    return (loss, np.concatenate(candidates.seen)) if collect else loss
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,12 @@ import numpy as np
 import tyro
 
 import lrcontrol
+from experiments.learned.evolve import Watched
+from experiments.learned.heldout import place
 from lrcontrol.agents import TrainedAgent, make_agent
+from lrcontrol.envs.distributions import find_tasks
+from lrcontrol.envs.settings import Settings
+from lrcontrol.rollouts import roll_out, settings_for
 
 HERE = Path(__file__).parent
 
@@ -29,7 +34,7 @@ class Options:
 
 def load(folder: Path, task: str, optimizer: str, agent: str) -> lrcontrol.Results | None:
     """Return an agent's results, None where there are none."""
-    path = folder / task / optimizer / agent.replace(":", "_")
+    path = place(folder, task, optimizer, agent)
     return lrcontrol.Results.load(path) if (path / "manifest.json").exists() else None
 
 
@@ -52,7 +57,7 @@ def by_start(options: Options) -> None:
             rates, losses = mean_losses(found)
             panel.plot(rates, losses, linewidth=2.5, color="black", label="learned")
         for agent in ("cocob", "prodigy", "dog"):
-            found = load(options.folder, "mnist-mlp", "peers", agent)
+            found = load(options.folder, "mnist-mlp", "adamw", agent)
             if found is not None:
                 panel.axhline(mean_losses(found)[1][0], linestyle=":", linewidth=1, color="grey")
                 panel.annotate(agent, (1.2e-6, mean_losses(found)[1][0]), fontsize=7, va="bottom")
@@ -119,20 +124,11 @@ def actions() -> None:
 
 def observations(agent: TrainedAgent) -> Any:
     """Return what the agent sees on sixteen of the tasks it was trained on, both optimizers, (rows, F)."""
-    from lrcontrol.envs.distributions import find_tasks
-    from lrcontrol.envs.seeding import run_seeds
-    from lrcontrol.envs.settings import Settings
-    from lrcontrol.envs.world import World
-
-    tasks, seen = find_tasks(("random-digits", "random-synthetic")), []
+    tasks, watched = find_tasks(("random-digits", "random-synthetic")), Watched(agent)
     for index in range(16):
         fields = {"task": tasks.instance(index), "optimizer": ("sgd", "adamw")[index % 2], "momentum": 0.9}
-        world = World(Settings.make(fields | dict(agent.needs)), 1, device="cpu")
-        observation, over = world.reset([run_seeds(index)], 1e-3), False
-        while not over:
-            seen.append(observation[0])
-            observation, _, over = world.step(agent.predict(observation)[0])
-    return np.array(seen)
+        roll_out(watched, settings_for(Settings.make(fields), agent), [1e-3], 1, index, "cpu")
+    return np.concatenate(watched.seen)
 
 
 def linear_share(agent: TrainedAgent) -> tuple[float, np.ndarray, float]:

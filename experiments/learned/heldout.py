@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import tyro
-from numpy.typing import NDArray
 
 import lrcontrol
 from experiments.tables import write
@@ -33,10 +32,8 @@ TASKS: dict[str, tuple[int, list[float]]] = {
     "mnist-cnn": (2, FIVE),
     "shakespeare-gpt": (2, FIVE),
 }
-STARTS = {
-    "sgd": 0.1,
-    "adamw": 0.3,
-}  # of one-cycle in natural units, best on the training tasks: the state-blind control
+# Of one-cycle in natural units, best on the training tasks: the state-blind control.
+STARTS = {"sgd": 0.1, "adamw": 0.3}
 ENDS = [1e-6, 10.0]  # initial rates, as far apart as the grids go, for what does not look at them
 RIVALS = ("dog", "cocob", "prodigy", "dadapt-sgd", "dadapt-adam", "schedulefree-sgd", "schedulefree-adamw", "nadamw")
 CLIMBERS = ("hillclimb:factor=2", "greedy")
@@ -75,11 +72,14 @@ def plan(task: str, optimizer: str, agent: str) -> dict[str, list[float]]:
     return agents | dict.fromkeys(RIVALS, ENDS[:1])
 
 
+def place(folder: Path, task: str, optimizer: str, agent: str) -> Path:
+    """Return the result folder of an agent on a task; rivals are the same under every base optimizer."""
+    return folder / task / ("peers" if agent in RIVALS else optimizer) / agent.replace(":", "_").replace("/", "_")
+
+
 def results_of(task: str, optimizer: str, agent: str, rates: list[float], options: Options) -> lrcontrol.Results | None:
     """Return an agent's results on a task, run now if they are not there; None if they are not to be run."""
-    out = (
-        options.folder / task / ("peers" if agent in RIVALS else optimizer) / agent.replace(":", "_").replace("/", "_")
-    )
+    out = place(options.folder, task, optimizer, agent)
     if not (out / "manifest.json").exists():
         if not options.run:
             return None
@@ -87,12 +87,6 @@ def results_of(task: str, optimizer: str, agent: str, rates: list[float], option
         results = lrcontrol.evaluate(task, [agent], out=out, **arguments)
         print(f"{task}, {optimizer}, {agent}: {results.manifest['seconds']} s", flush=True)
     return lrcontrol.Results.load(out)
-
-
-def best_start(results: lrcontrol.Results, agent: str, measure: str = "train_loss") -> NDArray[np.float64]:
-    """Return the losses (runs,) at the initial rate whose mean training loss is lowest."""
-    chosen = results.by_start(agent, "train_loss").mean(axis=1).argmin()
-    return results.by_start(agent, measure)[chosen]
 
 
 def compare(task: str, optimizer: str, options: Options) -> list[dict[str, Any]]:
@@ -107,19 +101,21 @@ def compare(task: str, optimizer: str, options: Options) -> list[dict[str, Any]]
     for name, results in found.items():
         if results is None:
             continue
-        losses = results.by_start(results.agents[0])
+        agent = results.agents[0]
+        losses = results.by_start(agent)
         means = losses.mean(axis=1)
+        best = means.argmin()
         row: dict[str, Any] = {"task": task, "optimizer": optimizer, "agent": name, "runs": losses.shape[1]}
-        row |= {"best_start": rates[name][means.argmin()] if len(means) > 2 else "any"}
+        row |= {"best_start": rates[name][best] if len(means) > 2 else "any"}
         row |= {"train": means.min(), "worst_start": means.max(), "worst_run": losses.max()}
-        row["test"] = best_start(results, results.agents[0], "test_loss").mean()
-        row["test_accuracy"] = best_start(results, results.agents[0], "test_accuracy").mean()
+        row["test"] = results.by_start(agent, "test_loss")[best].mean()
+        row["test_accuracy"] = results.by_start(agent, "test_accuracy")[best].mean()
         row["diverged"] = sum(run["diverged"] for run in results.runs.to_pylist())
         mine = found.get(options.agent)
         if mine is not None and name != options.agent:
             for measure in ("train_loss", "test_loss"):
                 ours = np.log(mine.by_start(mine.agents[0], measure)).mean(axis=0)
-                ratio = np.exp(paired_difference(ours, np.log(best_start(results, results.agents[0], measure))))
+                ratio = np.exp(paired_difference(ours, np.log(results.by_start(agent, measure)[best])))
                 row |= dict(zip((f"{measure}_ratio", f"{measure}_low", f"{measure}_high"), ratio, strict=True))
         rows.append({k: float(f"{v:.4g}") if isinstance(v, float) else v for k, v in row.items()})
     return rows

@@ -122,3 +122,23 @@ def test_a_model_that_reads_normalised_observations_is_refused():
     assert make_agent(A2C("MlpPolicy", env, device="cpu")).name == "a2c"
     with pytest.raises(InputError, match="VecNormalize"):
         make_agent(A2C("MlpPolicy", VecNormalize(env), device="cpu"))
+
+
+def test_environments_side_by_side_are_each_what_they_are_alone():
+    settings = {"task": "quadratic", "steps": 5, "multipliers": (0.5, 1.0, 2.0), "start": (0.1, 10.0)}
+    names = ("sgd", "adamw")
+    both = SB3VecEnv(*(TrainingVectorEnv(3, optimizer=name, **settings) for name in names))
+    alone = [SB3VecEnv(TrainingVectorEnv(3, optimizer=name, **settings)) for name in names]
+    both.seed(7)
+    for number, env in enumerate(alone):
+        env.seed(7 + 3 * number)
+    np.testing.assert_array_equal(both.reset(), np.concatenate([env.reset() for env in alone]))
+    actions = np.array([0, 1, 2, 2, 1, 0])
+    for _ in range(6):  # crosses the end of an episode
+        found = both.step(actions)
+        parts = [env.step(actions[3 * number : 3 * number + 3]) for number, env in enumerate(alone)]
+        for place in range(3):
+            np.testing.assert_array_equal(found[place], np.concatenate([part[place] for part in parts]))
+        assert [info["lr"] for info in found[3]] == [info["lr"] for part in parts for info in part[3]]
+    optimizers = [settings.optimizer for settings in both.get_attr("settings")]
+    assert optimizers == ["sgd"] * 3 + ["adamw"] * 3

@@ -232,6 +232,7 @@ def test_actions_outside_their_space_are_refused():
         ({"probe_direction": "up"}, "probe_direction"),
         ({"form": "relative"}, "unknown form 'relative'"),
         ({"reward_scale": 0.0}, "reward_scale 0.0"),
+        ({"start": (1.0, 0.1)}, "start .* is not 0 < low <= high"),
         ({"validation_share": 1.0}, "validation_share 1.0"),
         ({"features": ("probe_momentum_slope",)}, "needs hyperparameters"),
     ],

@@ -414,3 +414,27 @@ def test_a_folder_of_another_training_is_refused_with_the_difference(tmp_path, c
     (tmp_path / "thesis" / "chapter.tex").touch()
     assert run_main(*QUICK, "--out", tmp_path / "thesis") == 2
     assert "holds no training" in capsys.readouterr().err
+
+
+def test_one_agent_is_trained_and_validated_on_several_optimizers(tmp_path):
+    agent = lrcontrol.train(
+        "quadratic:steps=10", out=tmp_path / "both", optimizer=("sgd", "adamw"), timesteps=80, num_envs=4,
+        parameters=small("ppo"), evaluations=1, start=(0.1, 10.0), base_schedule="one-cycle",
+    )  # fmt: skip
+    assert agent.training["optimizer"] == "sgd+adamw"
+    assert agent.needs["start"] == pytest.approx((1.0, 1.0))  # the middle of what it was trained from
+    assert agent.needs["base_schedule"] == lrcontrol.Schedule("one-cycle")
+    with pytest.raises(InputError, match="cannot be shared by 2 optimizers"):
+        make_plan("quadratic", "ppo", ("sgd", "adamw"), ("lr",), 3, None, 0, None, {}, {})
+
+
+def test_a_policy_may_begin_by_holding():
+    parameters = small("ppo") | {"hold_bias": 5.0}
+    plan = make_plan("quadratic:steps=10", "ppo", "sgd", ("lr", "momentum"), 4, None, 3, None, parameters, {})
+    model = make_model(plan, SB3VecEnv(TrainingVectorEnv(4, **vars(plan.settings))), None)
+    hold = plan.settings.multipliers.index(1.0)
+    observation = np.random.default_rng(0).normal(size=(50, len(plan.settings.features))).astype(np.float32)
+    assert (model.predict(observation, deterministic=True)[0] == hold).all()
+    plan = make_plan("quadratic:steps=10", "ppo", "sgd", ("lr",), 4, None, 3, "box", parameters, {})
+    with pytest.raises(InputError, match="hold_bias is for policies"):
+        make_model(plan, SB3VecEnv(TrainingVectorEnv(4, **vars(plan.settings))), None)
