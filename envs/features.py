@@ -22,12 +22,14 @@ VERSION = 1  # raised whenever a feature changes its meaning; trained agents rec
 class Moment:
     """All that features are made from, at one moment; arrays are (R,), a row for each replica.
 
+    ``level`` is what decisions have made of the rate so far: a multiple of where it began, the schedule aside.
     ``measures`` holds what has to be measured on the parameters and gradients, and only what was asked for.
     """
 
     loss: Array
     lr: Array
     momentum: Array
+    level: Array
     step: int
     steps: int
     measures: dict[str, Array] = field(default_factory=dict)
@@ -129,6 +131,9 @@ FEATURES: dict[str, Feature] = {
         "log10(1 + steps left)", lambda now, past: np.full_like(now.loss, np.log10(1.0 + now.steps - now.step))
     ),
     "log_lr": Feature("log10 lr", lambda now, past: _log10(now.lr)),
+    "log_level": Feature(
+        "log10 of what decisions have multiplied the rate by since it began", lambda now, past: _log10(now.level)
+    ),
     "log_one_minus_momentum": Feature("log10(1 − β)", lambda now, past: _log10(1.0 - now.momentum)),
     "probe_slope": Feature(
         "(L(lr) − L(f·lr)) / (L(lr) log f) on one minibatch: positive if a higher rate is better; two forward passes",
@@ -147,7 +152,7 @@ FEATURES: dict[str, Feature] = {
     ),
 }
 
-DEFAULT_FEATURES = tuple(name for name in FEATURES if not name.startswith("probe_"))
+DEFAULT_FEATURES = tuple(name for name in FEATURES if not name.startswith("probe_") and name != "log_level")
 
 
 UNIT_MEASURES = frozenset({"param_sq", "update_sq", "grad_dot_update"})

@@ -19,7 +19,7 @@ def mlp(*sizes: int, activation: str = "tanh") -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
-def scaled(build: Callable[[], nn.Sequential], gain: float) -> nn.Sequential:
+def scaled(build: Callable[[], nn.Module], gain: float) -> nn.Module:
     """Return a network with its initial weights, not its biases, multiplied by ``gain``."""
     network = build()
     with torch.no_grad():

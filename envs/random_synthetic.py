@@ -1,9 +1,10 @@
-"""``random-synthetic``: small made-up problems, drawn for each index: classes, functions, tokens and auto-encoders."""
+"""``random-synthetic``: small made-up problems, drawn for each index: classes, functions, tokens, images, sentences."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from lrcontrol.envs.models import mlp, scaled
 from lrcontrol.envs.random_digits import ACTIVATIONS
 from lrcontrol.envs.seeding import log_uniform
 from lrcontrol.envs.task import Data, Task
+from lrcontrol.envs.text import GPT, next_token_loss
 
 ENTROPY = 20_261_124  # of all instances; changing it changes every one of them
 
@@ -25,8 +27,10 @@ def random_synthetic(index: int = 0, held_out: bool = False) -> Task:
     """Return instance ``index`` ≥ 0 of a made-up problem under a random network; held-out instances are drawn apart.
 
     In turn: clusters to be told apart, with wrong labels among them; a random network's outputs with noise on top;
-    the next token of a Markov chain whose tokens are as unequal as words; digits through a bottleneck. Networks have
-    none to three hidden layers of 8 to 64 units, initial weights times 0.5 to 2; minibatches 8 to 256, 80 to 500 steps.
+    the next token of a Markov chain whose tokens are as unequal as words; digits through a bottleneck; sentences of
+    such a chain of second order under a transformer. Other networks have none to three hidden layers of 8 to 64 units;
+    initial weights times 0.5 to 2; 1,024 to 32,768 rows, so that some are seen many times and some not once;
+    minibatches of 8 to 256 rows, of 4 to 16 sentences; 80 to 500 steps.
 
     Raises:
         InputError: a negative index.
@@ -35,20 +39,30 @@ def random_synthetic(index: int = 0, held_out: bool = False) -> Task:
         raise InputError(f"random-synthetic: index {index} is negative")
     random = np.random.default_rng(SeedSequence(ENTROPY, spawn_key=(int(held_out), index)))
     kind = list(KINDS)[index % len(KINDS)]
+    name = f"random-synthetic:index={index}{',held_out=true' if held_out else ''}"
+    steps, gain = round(log_uniform(random, 80, 500)), log_uniform(random, 0.5, 2.0)
+    if kind == "sentences":
+        data, build = _sentences(random)
+        model = functools.partial(scaled, build, gain)
+        batch_size = round(log_uniform(random, 4, 16))
+        return Task(name=name, model=model, train=data, loss=next_token_loss, batch_size=batch_size, steps=steps)
     data, middle = KINDS[kind](random)
     inputs, targets = data
     outputs = int(targets.max()) + 1 if targets.ndim == 1 else targets.shape[1]
     activation = ACTIVATIONS[random.integers(len(ACTIVATIONS))]
-    batch_size, steps = round(log_uniform(random, 8, 256)), round(log_uniform(random, 80, 500))
-    sizes, gain = (inputs.shape[1], *middle, outputs), log_uniform(random, 0.5, 2.0)
+    network = functools.partial(mlp, inputs.shape[1], *middle, outputs, activation=activation)
     return Task(
-        name=f"random-synthetic:index={index}{',held_out=true' if held_out else ''}",
-        model=functools.partial(scaled, functools.partial(mlp, *sizes, activation=activation), gain),
+        name=name,
+        model=functools.partial(scaled, network, gain),
         train=data,
         loss=F.cross_entropy if targets.ndim == 1 else F.mse_loss,
-        batch_size=batch_size,
+        batch_size=round(log_uniform(random, 8, 256)),
         steps=steps,
     )
+
+
+def _rows(random: Generator) -> int:
+    return round(log_uniform(random, 1024, 32768))
 
 
 def _widths(random: Generator, layers: int) -> tuple[int, ...]:
@@ -63,7 +77,7 @@ def _clusters(random: Generator) -> tuple[Data, tuple[int, ...]]:
     """Return rows around two to four centres for each class, up to a fifth of the labels drawn anew."""
     classes, dimension = int(random.integers(2, 13)), round(log_uniform(random, 4, 64))
     centres = classes * int(random.integers(2, 5))
-    rows = 2048
+    rows = _rows(random)
     which = torch.from_numpy(random.integers(centres, size=rows))
     spread = log_uniform(random, 0.3, 1.5)
     inputs = _normal(random, centres, dimension)[which] + spread * _normal(random, rows, dimension)
@@ -78,7 +92,7 @@ def _clusters(random: Generator) -> tuple[Data, tuple[int, ...]]:
 def _functions(random: Generator) -> tuple[Data, tuple[int, ...]]:
     """Return what a random network makes of normal inputs, standardised, with noise of 5 to 50 % of its size."""
     dimension, outputs = round(log_uniform(random, 2, 64)), round(log_uniform(random, 1, 16))
-    hidden, rows = round(log_uniform(random, 4, 64)), 2048
+    hidden, rows = round(log_uniform(random, 4, 64)), _rows(random)
     inputs = _normal(random, rows, dimension)
     inside = torch.tanh(inputs @ _normal(random, dimension, hidden) * (random.uniform(0.5, 2.0) / dimension**0.5))
     targets = inside @ _normal(random, hidden, outputs)
@@ -90,16 +104,33 @@ def _functions(random: Generator) -> tuple[Data, tuple[int, ...]]:
 
 def _tokens(random: Generator) -> tuple[Data, tuple[int, ...]]:
     """Return one to three tokens, one-hot side by side, and the next, of a Markov chain of 8 to 40 tokens."""
-    tokens, context, rows = round(log_uniform(random, 8, 40)), int(random.integers(1, 4)), 4096
-    frequency = (1.0 + np.arange(tokens)) ** -random.uniform(0.5, 1.2)
-    chain = frequency * random.gamma(log_uniform(random, 0.1, 1.0), size=(tokens, tokens)) + 1e-6
-    cumulative = np.cumsum(chain / chain.sum(axis=1, keepdims=True), axis=1)
-    text, draws = [0], random.random(rows + context)
-    for draw in draws:
-        text.append(min(int(np.searchsorted(cumulative[text[-1]], draw)), tokens - 1))
-    windows = torch.tensor(text).unfold(0, context + 1, 1)[:rows]
+    tokens, context = round(log_uniform(random, 8, 40)), int(random.integers(1, 4))
+    windows = _chain(random, tokens, _rows(random), context + 1, order=1)
     inputs = F.one_hot(windows[:, :-1], tokens).flatten(1).float()
     return (inputs, windows[:, -1].contiguous()), _widths(random, int(random.integers(0, 3)))
+
+
+def _chain(random: Generator, tokens: int, rows: int, length: int, order: int) -> Tensor:
+    """Return pieces (rows, length) of a Markov chain in which some tokens are as frequent as some words."""
+    frequency = (1.0 + np.arange(tokens)) ** -random.uniform(0.5, 1.2)
+    chain = frequency * random.gamma(log_uniform(random, 0.1, 1.0), size=(*(tokens,) * order, tokens)) + 1e-6
+    cumulative = np.cumsum(chain / chain.sum(axis=-1, keepdims=True), axis=-1)
+    pieces = np.zeros((rows, order + length), dtype=np.int64)
+    pieces[:, :order] = random.choice(tokens, p=frequency / frequency.sum(), size=(rows, order))
+    for at in range(order, order + length):
+        before = tuple(pieces[:, at - back] for back in range(order, 0, -1))
+        drawn = (cumulative[before] < random.random((rows, 1))).sum(axis=1)
+        pieces[:, at] = np.minimum(drawn, tokens - 1)
+    return torch.from_numpy(pieces[:, order:].copy())
+
+
+def _sentences(random: Generator) -> tuple[Data, Callable[[], GPT]]:
+    """Return sentences (rows, length) and the same one token on, and a narrow transformer of one block, or two."""
+    tokens, length = round(log_uniform(random, 12, 48)), round(log_uniform(random, 6, 16))
+    pieces = _chain(random, tokens, round(log_uniform(random, 512, 4096)), length + 1, order=2)
+    width, blocks = 8 * int(random.integers(1, 4)), 1 + int(random.random() < 0.25)
+    build = functools.partial(GPT, tokens, length, width, 2, blocks)
+    return (pieces[:, :-1].contiguous(), pieces[:, 1:].contiguous()), build
 
 
 def _bottleneck(random: Generator) -> tuple[Data, tuple[int, ...]]:
@@ -109,9 +140,10 @@ def _bottleneck(random: Generator) -> tuple[Data, tuple[int, ...]]:
     return (inputs, inputs), (*outer, code, *outer[::-1])
 
 
-KINDS: dict[str, Callable[[Generator], tuple[Data, tuple[int, ...]]]] = {
+KINDS: dict[str, Callable[[Generator], tuple[Data, Any]]] = {
     "clusters": _clusters,
     "functions": _functions,
     "tokens": _tokens,
     "bottleneck": _bottleneck,
+    "sentences": _sentences,
 }

@@ -95,7 +95,7 @@ class World:
         if self.settings.start is not None:
             drawn = self._draw(self.settings.start, seeds) * natural_rate(self.engine.losses, self.engine.measures)
             self.lr0 = np.clip(np.where(np.isnan(drawn), self.lr0, drawn), *self.settings.lr_limits)
-        self.lr, self.level = self.lr0.copy(), self.lr0.copy()
+        self.lr, self.level, self._factor = self.lr0.copy(), self.lr0.copy(), np.ones(self.rows)
         self.worst = worst_loss(self.engine.losses)
         self.last_loss: Array = self.engine.losses.copy()
         self.history = LossHistory(self.engine.losses)
@@ -160,7 +160,7 @@ class World:
     def _follow(self, factor: Array) -> None:
         """Put the rate of this training step in force; ``factor`` (R,) is the last decision's."""
         rate = self.level * self._scheduled() if self.settings.form == "recursive" else self._anchored_rate() * factor
-        self.lr = self._kept(rate, self.lr, self.settings.lr_limits)
+        self.lr, self._factor = self._kept(rate, self.lr, self.settings.lr_limits), factor
 
     def _scheduled(self) -> float:
         return self.settings.base_schedule(self.step_count, self.steps)
@@ -197,7 +197,8 @@ class World:
         return self._capped(np.where(self.engine.alive, self.engine.evaluate(self._validation)[0], np.nan))
 
     def _observe(self) -> Observation:
-        now = Moment(self.engine.losses, self.lr, self.momentum, self.step_count, self.steps, self._measure())
+        level = self.level / self.lr0 if self.settings.form == "recursive" else self._factor
+        now = Moment(self.engine.losses, self.lr, self.momentum, level, self.step_count, self.steps, self._measure())
         return observe(self.settings.features, now, self.history)
 
     def _measure(self) -> dict[str, Array]:

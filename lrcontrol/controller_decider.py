@@ -109,7 +109,9 @@ class Decider:
         measured = {name: to_array(value) for name, value in measures.items()}
         if memory.starts and settings.start is not None:
             self._start(settings.start, natural_rate(to_array(loss), measured)[0])
-        now = Moment(to_array(loss), to_array(memory.lr), to_array(self.momentum), step, steps, measured)
+        level = memory.level / self.lr0 if settings.form == "recursive" else memory.factors[0]
+        state = (to_array(loss), to_array(memory.lr), to_array(self.momentum), to_array(level))
+        now = Moment(*state, step, steps, measured)
         observation = observe(settings.features, now, memory.history)
         start = np.array([memory.starts])
         action, memory.agent = self.agent.predict(observation, memory.agent, start, deterministic=True)

@@ -25,6 +25,8 @@ from lrcontrol.agents.network import Network
 from lrcontrol.agents.trained import NEEDS, TrainedAgent
 from lrcontrol.envs.distributions import find_tasks
 from lrcontrol.envs.settings import Settings
+from lrcontrol.envs.task import Task
+from lrcontrol.envs.text import next_token_loss
 from lrcontrol.evaluation import final_measures
 from lrcontrol.rollouts import roll_out
 
@@ -37,8 +39,8 @@ FEATURES = (
     "grad_cosine",
     "predicted_decrease",
     "relative_step",
+    "log_level",
     "budget_left",
-    "log_steps_left",
 )
 CLIP = 0.5  # of a log loss against the generation's median: no single task decides
 AVERAGED = 5
@@ -113,13 +115,19 @@ class Watched:
         return self.agent.predict(observation, state, episode_start, deterministic)
 
 
+def draw(index: int, optimizer: str, digits: int) -> Task:
+    """Return the task of an index, no transformer with SGD: nobody trains one so."""
+    task = find_tasks("random-synthetic" if index % digits else "random-digits").instance(index)
+    return task if optimizer == "adamw" or task.loss is not next_token_loss else draw(index + digits, optimizer, digits)
+
+
 def rollout(
     weights: np.ndarray, shape: Shape, scale: np.ndarray, number: int, options: Options, collect: bool = False
 ) -> Any:
     """Return the final log losses (K,) of candidates on the task and run of a number; with ``collect`` observations."""
     torch.set_num_threads(1)
     optimizer, index = options.optimizers[number % len(options.optimizers)], number // len(options.optimizers)
-    task = find_tasks("random-synthetic" if index % options.digits else "random-digits").instance(index)
+    task = draw(index, optimizer, options.digits)
     random = np.random.default_rng(FIRST_SEED + number)
     momentum = float(random.choice(MOMENTA[optimizer]))
     off = float(np.exp(random.uniform(-1.0, 1.0) * np.log(options.spread)))

@@ -21,7 +21,7 @@ ID = "lrcontrol/Training-v0"
 def facts(task):
     module = build_module(task.model, 0)
     shapes = [tuple(p.shape) for p in module.parameters()]
-    kinds = [type(part).__name__ for part in module]
+    kinds = [type(part).__name__ for part in module.children()]
     return (
         task.name,
         shapes,
@@ -29,7 +29,7 @@ def facts(task):
         task.batch_size,
         task.steps,
         float(task.train[0].sum()),
-        module[0].weight.sum().item(),
+        next(module.parameters()).sum().item(),
     )
 
 
@@ -165,14 +165,19 @@ def test_elu_takes_the_fast_path_unless_its_alpha_is_its_own():
         assert (plain_layers(module, task) is not None) == fast
 
 
-def test_random_synthetic_has_four_kinds_of_problems_and_each_can_be_trained():
-    tasks = [random_synthetic(index) for index in range(80)]
+def test_random_synthetic_has_five_kinds_of_problems_and_each_can_be_trained():
+    tasks = [random_synthetic(index) for index in range(100)]
     for kind, task in zip(itertools.cycle(KINDS), tasks, strict=False):
         inputs, targets = task.train
+        assert 80 <= task.steps <= 500
+        assert kind == "bottleneck" or 500 <= len(inputs) <= 32768
+        if kind == "sentences":
+            assert torch.equal(inputs[:, 1:], targets[:, :-1])
+            assert 4 <= task.batch_size <= 16
+            continue
         layers = [part for part in build_module(task.model, 0) if isinstance(part, nn.Linear)]
         assert layers[0].in_features == inputs.shape[1]
         assert 8 <= task.batch_size <= 256
-        assert 80 <= task.steps <= 500
         if kind in ("clusters", "tokens"):
             assert targets.dtype == torch.int64
             assert layers[-1].out_features > int(targets.max())
@@ -183,7 +188,7 @@ def test_random_synthetic_has_four_kinds_of_problems_and_each_can_be_trained():
         if kind == "bottleneck":
             assert torch.equal(inputs, targets)
             assert min(layer.out_features for layer in layers) <= 16
-    for task in tasks[:8]:
+    for task in tasks[:10]:
         results = lrcontrol.evaluate(task, ["schedule:kind=one-cycle"], lr0=[0.03], runs=1, steps=80, optimizer="adamw")
         losses = results.traces["loss"].to_pylist()
         assert results.by_start("schedule:kind=one-cycle")[0, 0] < 0.9 * losses[0], task.name
