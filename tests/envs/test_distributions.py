@@ -14,6 +14,7 @@ from lrcontrol.envs.distributions import DISTRIBUTIONS, find_tasks
 from lrcontrol.envs.random_digits import random_digits
 from lrcontrol.envs.random_synthetic import KINDS, random_synthetic
 from lrcontrol.envs.seeding import build_module, run_seeds
+from lrcontrol.envs.text import next_token_loss
 
 ID = "lrcontrol/Training-v0"
 
@@ -191,4 +192,5 @@ def test_random_synthetic_has_five_kinds_of_problems_and_each_can_be_trained():
     for task in tasks[:10]:
         results = lrcontrol.evaluate(task, ["schedule:kind=one-cycle"], lr0=[0.03], runs=1, steps=80, optimizer="adamw")
         losses = results.traces["loss"].to_pylist()
-        assert results.by_start("schedule:kind=one-cycle")[0, 0] < 0.9 * losses[0], task.name
+        learnt = 0.97 if task.loss is next_token_loss else 0.9  # of narrow transformers little in 80 steps
+        assert results.by_start("schedule:kind=one-cycle")[0, 0] < learnt * losses[0], task.name
