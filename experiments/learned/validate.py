@@ -13,10 +13,10 @@ import tyro
 
 from experiments.tables import write
 from lrcontrol.agents import make_agent
+from lrcontrol.cells import final_measures
 from lrcontrol.envs.distributions import find_tasks
 from lrcontrol.envs.settings import Settings
 from lrcontrol.envs.task import Task
-from lrcontrol.evaluation import final_measures
 from lrcontrol.rollouts import roll_out, settings_for
 
 HERE = Path(__file__).parent
