@@ -14,6 +14,7 @@ from lrcontrol.envs.errors import InputError, unknown
 from lrcontrol.rollouts import Progress
 
 BACKENDS = ("local", "dask", "ray")
+ROUND = 4  # cells for each worker of a Ray cluster at a time
 
 
 @dataclass(frozen=True)
@@ -65,33 +66,39 @@ class Pool:
         Raises:
             InputError: workers died, or the cluster cannot be reached.
         """
-        if self.stays_here:
+        if self.stays_here or not jobs:
             for job in jobs:
                 yield job.cell, run_job(job, progress)
             return
         from joblib import Parallel, delayed
 
-        with self._context() as settings:
-            parallel = Parallel(return_as="generator_unordered", batch_size=1, **settings)
-            calls = (delayed(_numbered)(number, job.pack()) for number, job in enumerate(jobs))
-            with _deaths_told(self.backend):
-                for number, finished in parallel(calls):
-                    yield jobs[number].cell, finished
+        with self._context() as (size, settings), Parallel(batch_size=1, **settings) as parallel:
+            size = size or len(jobs)
+            for first in range(0, len(jobs), size):
+                numbers = range(first, min(first + size, len(jobs)))
+                calls = (delayed(_numbered)(number, jobs[number].pack()) for number in numbers)
+                with _deaths_told(self.backend):
+                    for number, finished in parallel(calls):
+                        yield jobs[number].cell, finished
 
     @contextlib.contextmanager
-    def _context(self) -> Iterator[dict[str, Any]]:
-        """Make joblib use the backend, and yield what its Parallel is to be told besides."""
+    def _context(self) -> Iterator[tuple[int | None, dict[str, Any]]]:
+        """Make joblib use the backend, and yield the jobs of a call, None for all, and what else Parallel is told.
+
+        Joblib's backend for Ray hands results over only when a call is over, so that cells go to it in rounds.
+        """
         from joblib import parallel_config
 
+        streams = {"return_as": "generator_unordered"}
         if self.backend == "local":
             with parallel_config("loky", n_jobs=self.count, inner_max_num_threads=1):
-                yield {}
+                yield None, streams
         elif self.backend == "dask":
             with self._dask() as client, parallel_config("dask", client=client, wait_for_workers_timeout=60):
-                yield {"n_jobs": -1}
+                yield None, {**streams, "n_jobs": -1}
         else:
-            with self._ray(), parallel_config("ray", n_jobs=self.workers or -1):
-                yield {}
+            with self._ray() as workers, parallel_config("ray", n_jobs=workers):
+                yield ROUND * workers, {}
 
     @contextlib.contextmanager
     def _dask(self) -> Iterator[Any]:
@@ -108,7 +115,7 @@ class Pool:
             yield stack.enter_context(client)
 
     @contextlib.contextmanager
-    def _ray(self) -> Iterator[None]:
+    def _ray(self) -> Iterator[int]:
         ray = _module("ray", "ray")
         joblib = importlib.import_module("ray.util.joblib")
         cpus = self.count if self.address is None else None
@@ -118,7 +125,7 @@ class Pool:
             raise InputError(f"no Ray cluster answers at {self.address}: {error}") from error
         joblib.register_ray()
         try:
-            yield
+            yield self.workers or int(ray.cluster_resources()["CPU"])
         finally:
             ray.shutdown()
 
