@@ -42,9 +42,9 @@ class EvaluateOptions:
 
     agents: tuple[str, ...] = DEFAULT_AGENTS
     """Who controls the rate, as name:key=value,…: learned; distilled; constant; schedule with kind (warm-up, cosine,
-    linear, one-cycle, step, inverse-sqrt), warmup, end, gamma, start; plateau and greedy with factor, patience,
-    threshold, window, every; hillclimb with factor, every, probe, momentum; bandit with policy, arms, every, momentum
-    and more; the folder of a trained agent; or an optimizer of others: dog, cocob, prodigy, dadapt-sgd, dadapt-adam,
+    linear, one-cycle, step, inverse-sqrt, wsd), warmup, end, gamma, start, decay; plateau and greedy with factor,
+    patience, threshold, window, every; hillclimb with factor, every, probe, momentum; bandit with policy, arms, every,
+    momentum and more; random, which moves the rate by chance, with factor, every, seed; the folder of a trained agent; or an optimizer of others: dog, cocob, prodigy, dadapt-sgd, dadapt-adam,
     schedulefree-sgd, schedulefree-adamw, adamw, nadamw, all but cocob with knob."""
 
     lr0: Annotated[tuple[float, ...] | None, tyro.conf.arg(metavar="V [V ...]")] = None
