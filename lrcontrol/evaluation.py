@@ -18,7 +18,7 @@ from lrcontrol.envs.seeding import check_seed
 from lrcontrol.envs.settings import Settings
 from lrcontrol.envs.task import Task
 from lrcontrol.envs.world import World
-from lrcontrol.peers import Peer, find_peer, run_peer
+from lrcontrol.peers import Peer, find_peer
 from lrcontrol.provenance import provenance
 from lrcontrol.results import RUN_COLUMNS, TRACE_COLUMNS, Results, reserve_folder
 from lrcontrol.rollouts import Progress, roll_out, settings_for, settled
@@ -176,8 +176,7 @@ def _run_agent(
     task = make_task(base.task)  # type: ignore[arg-type]
     rows, steps = len(rates) * runs, base.steps or task.steps
     if isinstance(agent, Peer):
-        final, traces = run_peer(agent, task, rates, runs, steps, seed, device, progress)
-        passes = {"forward_passes": steps, "backward_passes": steps}
+        final, traces, passes = agent.run(task, base, rates, runs, steps, seed, device, progress)
     else:
         world = roll_out(agent, settings_for(base, agent), rates, runs, seed, device, progress, record=True)
         order = np.arange(rows).reshape(runs, len(rates)).T.ravel()  # the engine keeps a run's rates together
