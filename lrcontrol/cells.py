@@ -20,9 +20,8 @@ from lrcontrol.agents import Agent
 from lrcontrol.envs.registry import make_task
 from lrcontrol.envs.settings import Settings
 from lrcontrol.envs.task import Task
-from lrcontrol.envs.world import World
-from lrcontrol.peers import Peer, run_peer
-from lrcontrol.rollouts import Progress, roll_out, settings_for, settled
+from lrcontrol.peers import Peer
+from lrcontrol.rollouts import Progress, roll_out, settings_for, trained
 
 PAIR = ("task", "optimizer")
 
@@ -133,23 +132,13 @@ def _run(job: Job, progress: Progress | None) -> Outcome:
     cell, task = job.cell, make_task(job.task)
     rates, seed = list(cell.lr0), job.seed + cell.first
     base = Settings.make({**job.settings, "task": task, "optimizer": cell.optimizer})
-    rows, steps = len(rates) * cell.runs, base.steps or task.steps
     if isinstance(job.agent, Peer):
-        final, traces = run_peer(job.agent, task, rates, cell.runs, steps, seed, job.device, progress)
-        passes = {"forward_passes": steps, "backward_passes": steps}
+        steps = base.steps or task.steps
+        found = job.agent.run(task, base, rates, cell.runs, steps, seed, job.device, progress)
     else:
-        world = roll_out(
-            job.agent, settings_for(base, job.agent), rates, cell.runs, seed, job.device, progress, record=True
-        )
-        order = np.arange(rows).reshape(cell.runs, len(rates)).T.ravel()  # the engine keeps a run's rates together
-        final = {name: values[order] for name, values in final_measures(world).items()}
-        traces = {name: values.T[order] for name, values in world.trace.items()}
-        passes = {"forward_passes": world.forward_passes, "backward_passes": world.backward_passes}
-    return Outcome(final | {name: np.full(rows, value) for name, value in passes.items()}, traces)
-
-
-def final_measures(world: World) -> dict[str, NDArray[Any]]:
-    """Return loss and accuracy on both data sets, and which runs diverged, (R,) each, as ``settled`` has them."""
-    data = {"train": world.task.train, "test": world.task.test}
-    measured = {split: world.engine.evaluate(part) for split, part in data.items() if part is not None}
-    return settled(measured, world.diverged, world.history.first)
+        settings = settings_for(base, job.agent)
+        world = roll_out(job.agent, settings, rates, cell.runs, seed, job.device, progress, record=True)
+        order = np.arange(world.rows).reshape(cell.runs, len(rates)).T.ravel()  # a run's rates are together there
+        found = trained(world, order)
+    passes = {name: np.full(len(rates) * cell.runs, value) for name, value in found.passes.items()}
+    return Outcome(found.final | passes, found.traces)

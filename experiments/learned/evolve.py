@@ -23,12 +23,11 @@ from joblib import Parallel, delayed
 
 from lrcontrol.agents.network import Network
 from lrcontrol.agents.trained import NEEDS, TrainedAgent
-from lrcontrol.cells import final_measures
 from lrcontrol.envs.distributions import find_tasks
 from lrcontrol.envs.settings import Settings
 from lrcontrol.envs.task import Task
 from lrcontrol.envs.text import next_token_loss
-from lrcontrol.rollouts import roll_out
+from lrcontrol.rollouts import final_measures, roll_out
 
 FEATURES = (
     "loss_change",

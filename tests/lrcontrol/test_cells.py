@@ -128,7 +128,7 @@ def test_a_failure_is_in_the_exit_code(tmp_path, capsys, monkeypatch):
     def fail(*arguments, **others):
         raise MemoryError("too little")
 
-    monkeypatch.setattr("lrcontrol.cells.run_peer", fail)
+    monkeypatch.setattr("lrcontrol.peer_runs.OptimizerPeer.run", fail)
     quick = ["--agents", "constant", "dog", "--steps", "2", "--runs", "1", "--lr0", "0.1", "--out", str(tmp_path / "o")]
     assert main(quick) == 1
     captured = capsys.readouterr()
