@@ -64,6 +64,20 @@ class Results:
         """The agents' names, in the order they were given."""
         return list(dict.fromkeys(self.summary["agent"].to_pylist()))
 
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Tasks with optimizers, in the order they were given."""
+        columns = (self.summary[name].to_pylist() for name in ("task", "optimizer"))
+        return list(dict.fromkeys(zip(*columns, strict=True)))
+
+    def of(self, task: str, optimizer: str) -> Results:
+        """Return the results of one task with one optimizer."""
+        import pyarrow.compute as pc
+
+        part = (pc.field("task") == task) & (pc.field("optimizer") == optimizer)
+        summary, runs, traces = (table.filter(part) for table in (self.summary, self.runs, self.traces))
+        return Results(summary, runs, traces, self.manifest)
+
     def of_agent(self, agent: str) -> pa.Table:
         """Return the rows of ``summary`` of one agent."""
         import pyarrow.compute as pc
