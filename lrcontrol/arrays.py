@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lrcontrol.envs.errors import InputError
 from lrcontrol.results import Results
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 Array = NDArray[np.float64]
 
@@ -82,26 +79,34 @@ class Traces:
 
 
 def traces_by_agent(part: Results) -> dict[str, Traces]:
-    """Return the traces of one task with one optimizer by agent; none where none were kept."""
+    """Return the traces of one task with one optimizer by agent; none where none were kept.
+
+    Raises:
+        InputError: an agent whose rows are not those of every start, run and step.
+    """
+    import pyarrow as pa
     import pyarrow.compute as pc
 
-    traced = pc.unique(part.traces["agent"]).to_pylist()
-    return {
-        agent: _traces(part.traces.filter(pc.field("agent") == agent), part.runs.filter(pc.field("agent") == agent))
-        for agent in part.agents
-        if agent in traced
-    }
+    names = pc.unique(part.traces["agent"]).cast(pa.string())
+    numbers = pc.index_in(part.traces["agent"].cast(pa.string()), value_set=names).to_numpy()
+    columns = {name: part.traces[name].to_numpy() for name in ("lr0", "run", "step", "loss", "lr")}
+    ends: dict[str, dict[tuple[float, int], float]] = {}
+    for row in part.runs.select(["agent", "lr0", "run", "train_loss"]).to_pylist():
+        ends.setdefault(row["agent"], {})[row["lr0"], row["run"]] = row["train_loss"]
+    found = {}
+    for number, agent in enumerate(names.to_pylist()):
+        rows = np.flatnonzero(numbers == number)
+        found[agent] = _traces(agent, {name: values[rows] for name, values in columns.items()}, ends[agent])
+    return found
 
 
-def _traces(table: pa.Table, runs: pa.Table) -> Traces:
-    rate, run, step, loss, lr = (table[name].to_numpy() for name in ("lr0", "run", "step", "loss", "lr"))
+def _traces(agent: str, columns: dict[str, NDArray[Any]], ends: dict[tuple[float, int], float]) -> Traces:
+    rate, run, step = (columns[name] for name in ("lr0", "run", "step"))
+    rates, runs = np.unique(rate).tolist(), np.unique(run).tolist()
+    shape = (len(rates), len(runs), int(step.max()) + 1)
+    if len(step) != np.prod(shape):
+        raise InputError(f"the traces of {agent} have {len(step)} rows, not starts × runs × steps = {shape}")
     order = np.lexsort((step, run, rate))
-    rates = np.unique(rate)
-    shape = (len(rates), len(np.unique(run)), int(step.max()) + 1)
-    if len(order) != np.prod(shape):
-        raise InputError(f"{len(order)} rows of traces are not those of starts × runs × steps = {shape}")
-    ends = {(row["lr0"], row["run"]): row["train_loss"] for row in runs.to_pylist()}
-    at_the_end = np.array([[ends[start, number] for number in np.unique(run)] for start in rates])
-    values = loss[order].reshape(shape).astype(np.float64)
-    values = np.where(np.isfinite(values), values, at_the_end[..., None])
-    return Traces(tuple(rates.tolist()), values, lr[order].reshape(shape).astype(np.float64))
+    loss, lr = (columns[name][order].reshape(shape).astype(np.float64) for name in ("loss", "lr"))
+    at_the_end = np.array([[ends[start, number] for number in runs] for start in rates])
+    return Traces(tuple(rates), np.where(np.isfinite(loss), loss, at_the_end[..., None]), lr)

@@ -126,7 +126,7 @@ class Packed:
 
 
 def pack(series: Array) -> str:
-    """Return a series in base64; what is not positive and finite is missing."""
+    """Return a series in base64, beyond 1e-14 and 1e14 as those; what is not positive and finite is missing."""
     shown = np.isfinite(series) & (series > 0.0)
     logs = np.log10(np.where(shown, series, 1.0)).clip(LOWEST, HIGHEST)
     levels = np.rint((logs - LOWEST) / (HIGHEST - LOWEST) * (MISSING - 1))

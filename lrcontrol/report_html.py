@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from importlib import resources
 from pathlib import Path
 from string import Template
 from typing import Any
 
-from lrcontrol.columns import COSTS, HEADLINE, OVERALL
+from lrcontrol.columns import COSTS, HEADLINE, OVERALL, PAIRS, Column
 from lrcontrol.envs.errors import InputError
 from lrcontrol.report_data import page_data
 from lrcontrol.report_study import ReportStudy, combine, differing, facts, rerun
@@ -59,9 +59,9 @@ def page_of(study: ReportStudy, found: Standings) -> str:
         "title": escape(f"{_counted(len(overall), 'agent')} on {', '.join(dict.fromkeys(r['task'] for r in rows))}"),
         "lede": _lede(study, found, rows),
         "caveats": "".join(f"<li>{text}</li>" for text in _caveats(study, rows)),
-        "overall": interval_table(overall, OVERALL, found.baseline),
-        "headline": standings_table(ordered, HEADLINE, found.baseline, "Each task with each optimizer"),
-        "costs": standings_table(ordered, COSTS, found.baseline, "Cost of a run"),
+        "overall": interval_table(overall, _needed(overall, len(study.results.pairs)), found.baseline),
+        "headline": standings_table(ordered, HEADLINE[2:], found.baseline, "Each task with each optimizer"),
+        "costs": standings_table(ordered, COSTS[2:], found.baseline, "Cost of a run"),
         "meanings": meanings(HEADLINE),
         "cost_meanings": meanings(COSTS[3:]),
         "failures": _failures(study),
@@ -71,6 +71,11 @@ def page_of(study: ReportStudy, found: Standings) -> str:
         "script": _asset("chart.js") + _asset("page.js"),
     }
     return Template(_asset("page.html")).substitute(parts)
+
+
+def _needed(overall: Rows, pairs: int) -> Sequence[Column]:
+    """Return the columns over all pairs; how many an agent has is left out where all have all."""
+    return OVERALL if any(row["pairs"] < pairs for row in overall) else [c for c in OVERALL if c is not PAIRS]
 
 
 def _asset(name: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from lrcontrol.columns import Column
 
 Rows = Sequence[Mapping[str, Any]]
-WIDTH, HEIGHT = 132, 18
+WIDTH, HEIGHT = 112, 18
 
 
 def code(text: str) -> str:
@@ -19,8 +19,17 @@ def code(text: str) -> str:
 
 
 def standings_table(rows: Rows, columns: Sequence[Column], baseline: str, caption: str) -> str:
-    """Return rows of standings; each row says what it is of, for the filters."""
-    return _table(_heads(columns), [_row(row, _cells(row, columns), baseline) for row in rows], caption)
+    """Return rows of standings, a group for each task with each optimizer; rows and groups say so for the filters."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        groups.setdefault((row["task"], row["optimizer"]), []).append(_row(row, _cells(row, columns), baseline))
+    bodies = []
+    for (task, optimizer), lines in groups.items():
+        title = (
+            f'<tr class="group"><th scope="rowgroup" colspan="{len(columns)}">{code(task)}, {code(optimizer)}</th></tr>'
+        )
+        bodies.append(f"<tbody{_facts({'task': task, 'optimizer': optimizer})}>{title}{''.join(lines)}</tbody>")
+    return _table(_heads(columns), bodies, caption)
 
 
 def interval_table(rows: Rows, columns: Sequence[Column], baseline: str) -> str:
@@ -37,14 +46,14 @@ def interval_table(rows: Rows, columns: Sequence[Column], baseline: str) -> str:
         for column in names[1:]:
             cells += _cells(row, [column]) + f'<td class="dots">{scales[column.key].drawn(row)}</td>'
         body.append(_row(row, cells + _cells(row, rest), baseline))
-    return _table(heads + _heads(rest), body, "All tasks and optimizers together, whatever is filtered")
+    return _table(heads + _heads(rest), _body(body), "All tasks and optimizers together, whatever is filtered")
 
 
 def plain_table(heads: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:
     """Return a table of texts."""
-    head = "".join(f'<th scope="col">{escape(title)}</th>' for title in heads)
+    head = "".join(f'<th scope="col" class="text">{escape(title)}</th>' for title in heads)
     body = ["<tr>" + "".join(f'<td class="text">{escape(cell)}</td>' for cell in row) + "</tr>" for row in rows]
-    return _table(head, body, caption)
+    return _table(head, _body(body), caption)
 
 
 def facts_table(facts: Mapping[str, str], caption: str) -> str:
@@ -53,7 +62,7 @@ def facts_table(facts: Mapping[str, str], caption: str) -> str:
         f'<tr><th scope="row">{escape(key)}</th><td class="text">{escape(value)}</td></tr>'
         for key, value in facts.items()
     ]
-    return f"<details><summary>{escape(caption)}</summary>{_table('', body, caption)}</details>"
+    return f"<details><summary>{escape(caption)}</summary>{_table('', _body(body), caption)}</details>"
 
 
 def meanings(columns: Sequence[Column]) -> str:
@@ -62,13 +71,15 @@ def meanings(columns: Sequence[Column]) -> str:
     return f"<dl>{''.join(told)}</dl>"
 
 
-def _table(head: str, body: Sequence[str], caption: str) -> str:
+def _body(rows: Sequence[str]) -> list[str]:
+    return [f"<tbody>{''.join(rows)}</tbody>"]
+
+
+def _table(head: str, bodies: Sequence[str], caption: str) -> str:
     top = f"<thead><tr>{head}</tr></thead>" if head else ""
     label = escape(caption)
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{label}"><table><caption>{label}</caption>'
-        f"{top}<tbody>{''.join(body)}</tbody></table></div>"
-    )
+    inside = f"<table><caption><span>{label}</span></caption>{top}{''.join(bodies)}</table>"
+    return f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">{inside}</div>'
 
 
 def _heads(columns: Sequence[Column]) -> str:
@@ -105,9 +116,13 @@ def _with_quiet_interval(text: str) -> str:
 
 
 def _row(row: Mapping[str, Any], cells: str, baseline: str) -> str:
-    facts = "".join(f' data-{key}="{escape(row[key])}"' for key in ("task", "optimizer", "agent") if key in row)
+    facts = _facts({key: row[key] for key in ("task", "optimizer", "agent") if key in row})
     marked = ' class="baseline"' if row["agent"] == baseline else ""
     return f"<tr{facts}{marked}>{cells}</tr>"
+
+
+def _facts(names: Mapping[str, str]) -> str:
+    return "".join(f' data-{key}="{escape(name)}"' for key, name in names.items())
 
 
 class _Scale:

@@ -40,15 +40,18 @@ const Chart = (() => {
       }
       return ticks;
     }
-    const found = [];
-    for (let e = Math.floor(low); e <= last + 1; e++) {
-      for (const factor of [1, 1.5, 2, 3, 5, 7]) {
-        const at = Math.log10(factor * 10 ** e);
-        if (at >= low - 1e-9 && at <= high + 1e-9) found.push([at, plain(factor * 10 ** e)]);
+    const among = (factors) => {
+      const found = [];
+      for (let e = Math.floor(low); e <= last + 1; e++) {
+        for (const factor of factors) {
+          const at = Math.log10(factor * 10 ** e);
+          if (at >= low - 1e-9 && at <= high + 1e-9) found.push([at, plain(factor * 10 ** e)]);
+        }
       }
-    }
-    const every = Math.ceil(found.length / room);
-    return found.filter((_, index) => index % every === 0);
+      return found;
+    };
+    const sets = [[1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9], [1, 1.5, 2, 3, 5, 7], [1, 2, 5], [1, 3]].map(among);
+    return sets.find((ticks) => ticks.length <= Math.max(3, room)) || sets[3];
   }
 
   function linearTicks(low, high, room) {
@@ -97,16 +100,16 @@ const Chart = (() => {
     const figure = html(host, "figure", { class: "chart" });
     const caption = html(figure, "figcaption", {}, spec.title + " ");
     if (spec.from) html(caption, "span", {}, spec.from);
-    const width = Math.max(260, figure.clientWidth), height = Math.round(Math.min(330, Math.max(230, width * 0.6)));
+    const width = Math.max(260, figure.clientWidth), height = Math.round(Math.min(344, Math.max(246, width * 0.62)));
     const direct = width >= 440 && spec.lines.length <= 10;
-    const box = { left: 46, right: width - (direct ? 118 : 12), top: 10, bottom: height - 38 };
+    const box = { left: 46, right: width - (direct ? 130 : 12), top: 26, bottom: height - 38 };
     const shown = bands && spec.lines.length <= 10;
     const ys = spec.lines.flatMap((line) => (shown ? [...line.y, ...line.low, ...line.high] : line.y));
     const x = axis(spec.lines.flatMap((line) => line.x), spec.x.log, spec.x.fixed), y = axis(ys, spec.y.log, spec.y.fixed);
     const px = (v) => box.left + x.to(v) * (box.right - box.left), py = (v) => box.bottom - y.to(v) * (box.bottom - box.top);
     const usable = (v) => v !== null && Number.isFinite(v) && (!y.log || v > 0);
     const root = svg(figure, "svg", { viewBox: `0 0 ${width} ${height}`, height, tabindex: 0, role: "img" });
-    root.setAttribute("aria-label", `${spec.title} ${spec.from || ""}: ${spec.y.title} against ${spec.x.title}, ` +
+    root.setAttribute("aria-label", `${spec.title}${spec.from ? " " + spec.from : ""}: ${spec.y.title} against ${spec.x.title}, ` +
       `${spec.lines.length} lines. Arrow keys read the values.`);
     const across = (box.right - box.left) / 62, up = (box.bottom - box.top) / 36;
     for (const [at, text] of (x.log ? logTicks : linearTicks)(x.low, x.high, across)) {
@@ -121,6 +124,7 @@ const Chart = (() => {
     }
     svg(root, "path", { class: "axis", d: `M${box.left} ${box.bottom}H${box.right}` });
     svg(root, "text", { x: (box.left + box.right) / 2, y: height - 6, "text-anchor": "middle" }, spec.x.title);
+    svg(root, "text", { x: 0, y: 11 }, spec.y.title);
     if (spec.mark) svg(root, "path", { class: "mark", d: `M${px(spec.mark)} ${box.top}V${box.bottom}` });
     const path = (xs, values) => {
       let d = "", pen = "M";
@@ -153,7 +157,7 @@ const Chart = (() => {
       spread(labels, 13, box.top + 4, box.bottom);
       for (const label of labels) {
         svg(root, "path", { d: `M${box.right + 1} ${label.y}L${box.right + 8} ${label.at}`, stroke: label.line.color, fill: "none", opacity: 0.6 });
-        const text = svg(root, "text", { x: box.right + 11, y: label.at + 4, style: `fill:${label.line.color}` }, shortened(label.line.name, 18));
+        const text = svg(root, "text", { x: box.right + 11, y: label.at + 4, style: `fill:${label.line.color}` }, shortened(label.line.name, 17));
         svg(text, "title", {}, label.line.name);
       }
     }

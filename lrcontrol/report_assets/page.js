@@ -116,7 +116,7 @@
     });
     const from = lines.length ? `from lr0 = ${Chart.format(lines[0].from)}` : "";
     return {
-      title: `${nameOf(pair)}: ${quantity === "loss" ? "minibatch loss" : "learning rate"}`,
+      title: nameOf(pair),
       from,
       x: compute ? { title: "passes", log: false, short: "passes" } : { title: "training step", short: "step", log: false },
       y: { title: quantity === "loss" ? "minibatch loss" : "learning rate", log: true },
@@ -139,9 +139,16 @@
     });
   }
 
+  function filterGroups() {
+    document.querySelectorAll("tbody[data-task]").forEach((body) => {
+      body.hidden = [...body.rows].every((row) => row.hidden || row.dataset.agent === undefined);
+    });
+  }
+
   const hasTraces = data.pairs.some((pair) => Object.values(pair.agents).some((agent) => agent.trace));
   function draw() {
     filterRows();
+    filterGroups();
     drawFinal();
     drawProfile();
     if (hasTraces) drawTraces();
@@ -174,7 +181,7 @@
     const button = html(head, "button", { type: "button" }, text);
     button.addEventListener("click", () => {
       const rising = head.getAttribute("aria-sort") !== "ascending", table = head.closest("table");
-      const column = [...head.parentElement.children].indexOf(head), body = table.tBodies[0];
+      const column = [...head.parentElement.children].indexOf(head);
       const key = (row) => row.children[column].dataset.value;
       const compare = (a, b) => {
         const [x, y] = [key(a), key(b)];
@@ -185,7 +192,9 @@
       };
       table.querySelectorAll("[aria-sort]").forEach((other) => other.removeAttribute("aria-sort"));
       head.setAttribute("aria-sort", rising ? "ascending" : "descending");
-      [...body.rows].sort(compare).forEach((row) => body.append(row));
+      for (const body of table.tBodies) {
+        [...body.rows].filter((row) => row.dataset.agent !== undefined).sort(compare).forEach((row) => body.append(row));
+      }
     });
   }
 
