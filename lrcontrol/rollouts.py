@@ -100,14 +100,18 @@ def roll_out(
 
 def trained(world: World, rows: NDArray[np.int64]) -> Trained:
     """Return what came of some rows of a world that recorded, at what one row of it cost."""
-    data = {"train": world.task.train, "test": world.task.test}
-    measured = {split: world.engine.evaluate(part) for split, part in data.items() if part is not None}
-    final = settled(measured, world.diverged, world.history.first)
     return Trained(
-        {name: values[rows] for name, values in final.items()},
+        {name: values[rows] for name, values in final_measures(world).items()},
         {name: values.T[rows] for name, values in world.trace.items()},
         {"forward_passes": world.forward_passes, "backward_passes": world.backward_passes},
     )
+
+
+def final_measures(world: World) -> dict[str, NDArray[Any]]:
+    """Return loss and accuracy on both data sets, and which runs diverged, (R,) each, as ``settled`` has them."""
+    data = {"train": world.task.train, "test": world.task.test}
+    measured = {split: world.engine.evaluate(part) for split, part in data.items() if part is not None}
+    return settled(measured, world.diverged, world.history.first)
 
 
 def settled(

@@ -8,7 +8,7 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from lrcontrol.results import Results
+from lrcontrol.results import Results, steps_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -42,11 +42,11 @@ def agent_table(results: Results, agent: str) -> Table:
 
 def grid_table(results: Results) -> Table:
     """Return one line per agent over the whole grid of initial rates, by final training loss."""
-    config = results.manifest["config"]
-    rates = config["lr0"]
+    [(task, optimizer)] = results.pairs
+    rates, runs = set(results.summary["lr0"].to_pylist()), results.manifest["config"]["runs"]
     title = (
-        f"{config['task']}, {config['optimizer']}, {config['steps']} steps: final training loss over "
-        f"{len(rates)} initial rates from {min(rates):g} to {max(rates):g}, {config['runs']} runs each"
+        f"{task}, {optimizer}, {steps_of(results)} steps: final training loss over "
+        f"{len(rates)} initial rates from {min(rates):g} to {max(rates):g}, {runs} runs each"
     )
     table = _table(title)
     table.add_column("agent", no_wrap=True)
