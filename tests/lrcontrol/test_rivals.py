@@ -185,6 +185,15 @@ def test_a_replay_is_the_same_for_every_run_and_costs_what_was_recorded_too():
         assert {(r["forward_passes"], r["backward_passes"]) for r in rows_of(results, agent)} == {passes}
 
 
+def test_a_replay_records_all_runs_however_they_are_cut_into_cells():
+    arguments = {"lr0": [1e-2, 1.0], "runs": 3, "steps": 8}
+    cut, whole = (
+        lrcontrol.evaluate("digits-mlp", ["replay:of=hillclimb:factor=2"], block=block, **arguments) for block in (1, 3)
+    )
+    assert traces_of(cut, "lr", 8).tolist() == traces_of(whole, "lr", 8).tolist()
+    assert len({tuple(row) for row in traces_of(cut, "lr", 8).tolist()}) == 1
+
+
 def test_where_every_run_diverges_all_of_them_are_replayed():
     results = lrcontrol.evaluate("quadratic", ["replay:of=constant"], lr0=[10.0, 1000.0], runs=1, steps=10)
     assert traces_of(results, "lr", 10)[0, 0] == pytest.approx(100.0)
