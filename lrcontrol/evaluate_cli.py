@@ -138,9 +138,10 @@ def run_evaluate(options: EvaluateOptions) -> int:
             return _report_interrupted(interrupted, out)
     console = Console()
     for pair in results.pairs:
-        _print(results.of(*pair), console, baseline, out if len(results.pairs) == 1 else None)
+        _print(results.of(*pair), console, baseline, out, alone=len(results.pairs) == 1)
     seconds = time.perf_counter() - began
     console.print(f"[dim]{seconds:.1f} s; results in[/dim] {out}", soft_wrap=True, highlight=False)
+    console.print(f"[dim]as a page: python -m lrcontrol.report[/dim] {out}", soft_wrap=True, highlight=False)
     return _report_failures(results)
 
 
@@ -175,15 +176,18 @@ def _check_baseline(options: EvaluateOptions, baseline: str) -> str:
     return name
 
 
-def _print(results: Results, console: Console, baseline: str | None, out: Path | None) -> None:
-    for agent in results.agents:
-        console.print(agent_table(results, agent))
+def _print(results: Results, console: Console, baseline: str | None, out: Path, alone: bool) -> None:
+    """Print the tables of a task with an optimizer, those of each agent where there is no other task or optimizer."""
+    if alone:
+        for agent in results.agents:
+            console.print(agent_table(results, agent))
     console.print(grid_table(results))
     if baseline is not None:
         compared = compare(results, baseline)
         console.print(comparison_table(compared, baseline))
-        if out is not None:
-            write_whole(out / "comparison.csv", csv_bytes(compared))
+        [(task, optimizer)] = results.pairs
+        name = "comparison.csv" if alone else f"{default_folder('', 'comparison', task, optimizer)}.csv"
+        write_whole(out / name, csv_bytes(compared))
 
 
 def _report_interrupted(interrupted: Interrupted, out: Path) -> int:

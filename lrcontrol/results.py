@@ -47,6 +47,11 @@ class Results:
     manifest: dict[str, Any]
 
     @property
+    def agents(self) -> list[str]:
+        """The agents' names, in the order they were given."""
+        return list(dict.fromkeys(self.summary["agent"].to_pylist()))
+
+    @property
     def pairs(self) -> list[tuple[str, str]]:
         """Tasks with optimizers, in the order they were given."""
         columns = (self.summary[name].to_pylist() for name in ("task", "optimizer"))
@@ -59,11 +64,6 @@ class Results:
         part = (pc.field("task") == task) & (pc.field("optimizer") == optimizer)
         summary, runs, traces = (table.filter(part) for table in (self.summary, self.runs, self.traces))
         return Results(summary, runs, traces, self.manifest)
-
-    @property
-    def agents(self) -> list[str]:
-        """The agents' names, in the order they were given."""
-        return list(dict.fromkeys(self.summary["agent"].to_pylist()))
 
     def of_agent(self, agent: str) -> pa.Table:
         """Return the rows of ``summary`` of one agent."""

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
+from lrcontrol.columns import HEADLINE, OVERALL, Column
 from lrcontrol.results import Results, steps_of
+from lrcontrol.standings import Standings
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -82,4 +85,26 @@ def comparison_table(compared: pa.Table, baseline: str) -> Table:
         interval = f"{row['ratio_low']:.3g} to {row['ratio_high']:.3g}"
         cells = (f"{row['ratio']:.3g}", interval, f"{row['probability_of_improvement']:.0%}", f"{row['p_holm']:.2g}")
         table.add_row(row["agent"], *cells, f"{row['interquartile_mean']:.3g}", f"{row['passes']:.3g}×")
+    return table
+
+
+def standings_tables(found: Standings) -> list[Table]:
+    """Return the standings: agents over all pairs, then on each task with each optimizer."""
+    against = f"against {found.baseline}, final training loss, 95 % intervals over runs"
+    tables = [_of_columns(f"all tasks and optimizers, {against}", OVERALL, found.overall.to_pylist())]
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in found.rows.to_pylist():
+        groups.setdefault((row["task"], row["optimizer"]), []).append(row)
+    for (task, optimizer), rows in groups.items():
+        title = f"{task}, {optimizer}, {rows[0]['starts']} initial rates, {rows[0]['runs']} runs, {against}"
+        tables.append(_of_columns(title, HEADLINE[2:], sorted(rows, key=lambda row: row["rank"])))
+    return tables
+
+
+def _of_columns(title: str, columns: tuple[Column, ...], rows: list[dict[str, Any]]) -> Table:
+    table = _table(title)
+    for column in columns:
+        table.add_column(column.title, justify="left" if column.is_text else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(column.show(row)) for column in columns))
     return table

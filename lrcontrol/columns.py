@@ -1,0 +1,161 @@
+"""The columns of the tables of standings, one definition for terminal, page, Markdown and LaTeX."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Row = Mapping[str, Any]
+NOTHING = "–"
+
+
+def number(value: float, digits: int = 3) -> str:
+    """Return a number to some significant digits, an infinite one as ∞, a missing one as a dash."""
+    if math.isnan(value):
+        return NOTHING
+    if math.isinf(value):
+        return "∞"
+    return f"{value:#.{digits}g}".rstrip(".") if 1e-3 <= abs(value) < 10**digits else f"{value:.{digits}g}"
+
+
+def with_interval(row: Row, name: str, digits: int = 3) -> str:
+    """Return a value and the interval of its _low and _high, [a, b] left out where there is none."""
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    if math.isnan(low):
+        return number(row[name], digits)
+    return f"{number(row[name], digits)} [{number(low, digits)}, {number(high, digits)}]"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its title, what it shows of a row, what that means, and by which of the row's values it is sorted."""
+
+    title: str
+    show: Callable[[Row], str]
+    meaning: str
+    key: str
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it holds names, which stand to the left."""
+        return self.key in ("task", "optimizer", "agent")
+
+
+def _name(key: str) -> Column:
+    return Column(key, lambda row: str(row[key]), "", key)
+
+
+def _share(row: Row) -> str:
+    return f"{row['diverged_share']:.0%}" if row["diverged_share"] else "0"
+
+
+TASK, OPTIMIZER, AGENT = (_name(key) for key in ("task", "optimizer", "agent"))
+RANK = Column(
+    "rank",
+    lambda row: with_interval(row, "rank"),
+    "mean rank among the agents on the same start and run, 1 is best",
+    "rank",
+)
+RATIO = Column(
+    "ratio",
+    lambda row: with_interval(row, "ratio"),
+    "final training loss over the baseline's on the same start and run, interquartile mean; below 1 is better",
+    "ratio",
+)
+DIVERGED = Column("diverged", _share, "share of runs that ended not finite or above their first loss", "diverged_share")
+COST = Column(
+    "cost", lambda row: number(row["cost"]), "passes of a run over the baseline's, backward counted as two", "cost"
+)
+PAIRS = Column("pairs", lambda row: str(row["pairs"]), "tasks with optimizers that it was run on", "pairs")
+AREA = Column(
+    "area",
+    lambda row: with_interval(row, "area"),
+    "exp of the mean log final training loss over the decades of the initial rate",
+    "area",
+)
+BEST = Column(
+    "best",
+    lambda row: f"{number(row['best_loss'])} @ {row['best_lr0']:g}",
+    "mean final training loss from the best initial rate of the grid: known only after trying all of them",
+    "best_loss",
+)
+WORST = Column(
+    "worst start",
+    lambda row: f"{number(row['worst_loss'])} @ {row['worst_lr0']:g}",
+    "mean final training loss from the worst initial rate of the grid",
+    "worst_loss",
+)
+TRIALS = Column(
+    "trials",
+    lambda row: f"{row['trials']:.0f}" if math.isfinite(row["trials"]) else number(row["trials"]),
+    "random-search trials over the grid until the baseline's best is expected at the agent's mean loss over starts",
+    "trials",
+)
+AT_BUDGET = Column(
+    "at equal compute",
+    lambda row: number(row["budget_ratio"]),
+    "minibatch training loss over the baseline's when both have spent the passes of the pair's cheapest agent",
+    "budget_ratio",
+)
+BUDGET_LOSS = Column(
+    "loss then",
+    lambda row: number(row["budget_loss"]),
+    "that minibatch loss, geometric mean over starts and runs",
+    "budget_loss",
+)
+FORWARD = Column("forward", lambda row: str(row["forward_passes"]), "forward passes of a run", "forward_passes")
+BACKWARD = Column("backward", lambda row: str(row["backward_passes"]), "backward passes of a run", "backward_passes")
+PASSES = Column("passes", lambda row: f"{row['passes']:.0f}", "forward + 2 · backward", "passes")
+BUDGET = Column("budget", lambda row: f"{row['budget']:.0f}", "passes of the pair's cheapest agent", "budget")
+
+OVERALL = (AGENT, RANK, RATIO, DIVERGED, COST, PAIRS)
+HEADLINE = (TASK, OPTIMIZER, AGENT, RANK, RATIO, AREA, BEST, WORST, DIVERGED, COST, AT_BUDGET, TRIALS)
+COSTS = (TASK, OPTIMIZER, AGENT, FORWARD, BACKWARD, PASSES, COST, BUDGET, BUDGET_LOSS, AT_BUDGET, TRIALS)
+
+
+def markdown_table(rows: Sequence[Row], columns: Sequence[Column] = HEADLINE) -> str:
+    """Return rows as a Markdown table, numbers to the right; what would end a cell is escaped."""
+    lines = ["| " + " | ".join(column.title for column in columns) + " |"]
+    lines.append("|" + "|".join("---" if column.is_text else "---:" for column in columns) + "|")
+    for row in rows:
+        cells = (_in_markdown(column, column.show(row)) for column in columns)
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _in_markdown(column: Column, text: str) -> str:
+    if not column.is_text:
+        return text
+    plain = text.replace("\n", " ")
+    if "`" in plain:  # a code span cannot hold its own mark
+        return "".join(f"\\{letter}" if letter in "\\`*_[]<>|#&" else letter for letter in plain)
+    return "`" + plain.replace("|", "\\|") + "`"
+
+
+LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "∞": r"$\infty$", "–": "--"}
+LATEX |= {letter: f"\\{letter}" for letter in "&%$#_{}"} | {"<": r"\textless{}", ">": r"\textgreater{}", "\n": " "}
+
+
+def latex_escaped(text: str) -> str:
+    """Return text that LaTeX prints as it stands."""
+    return "".join(LATEX.get(letter, letter) for letter in text)
+
+
+def latex_table(rows: Sequence[Row], columns: Sequence[Column] = HEADLINE, caption: str = "") -> str:
+    """Return rows as a LaTeX table for the package booktabs, names and numbers escaped."""
+    form = "".join("l" if column.is_text else "r" for column in columns)
+    lines = [r"% needs \usepackage{booktabs}", r"\begin{table}", r"\centering"]
+    lines += [rf"\caption{{{latex_escaped(caption)}}}"] if caption else []
+    lines += [rf"\begin{{tabular}}{{{form}}}", r"\toprule"]
+    lines.append(" & ".join(latex_escaped(column.title) for column in columns) + r" \\")
+    lines.append(r"\midrule")
+    # a row that began with [ would be read as the space that \\ may ask for
+    lines += [" & ".join(_in_latex(column.show(row)) for column in columns) + r" \\" for row in rows]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"]) + "\n"
+
+
+def _in_latex(text: str) -> str:
+    escaped = latex_escaped(text)
+    return f"{{{escaped}}}" if escaped.startswith("[") else escaped

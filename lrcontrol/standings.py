@@ -1,0 +1,175 @@
+"""Where every agent stands: a row for each task, optimizer and agent, and a row for each agent over all of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lrcontrol.aggregates import Array, Estimate, log_area, mean_over_tasks, middle_mean, ranks
+from lrcontrol.arrays import Losses, Traces, losses_by_pair, traces_by_agent
+from lrcontrol.budgets import loss_at_compute, passes, trials_to_match
+from lrcontrol.envs.errors import unknown
+from lrcontrol.envs.features import TINY
+from lrcontrol.results import Results
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+USUAL_BASELINES = ("schedule:kind=cosine", "constant")
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class Standings:
+    """What ``standings`` found.
+
+    Attributes:
+        rows: for each task, optimizer and agent. Columns: task, optimizer, agent; starts, runs, those that all agents
+            of the pair have; rank, the mean over starts and runs of its rank among the pair's agents; ratio, the
+            interquartile mean of its loss over the baseline's on the same start and run; area, exp of the mean log loss
+            over the decades of lr0; best_loss at best_lr0 and worst_loss at worst_lr0, means over runs; diverged and
+            diverged_share of its runs; forward_passes, backward_passes and passes of a run, a backward pass counted
+            as two; cost, passes over the baseline's; budget, the passes of the cheapest agent of the pair;
+            budget_loss, the geometric mean over starts and runs of the minibatch loss when they are spent, and
+            budget_ratio to the baseline's; trials, the random-search trials until the baseline's best is expected to
+            be at the agent's mean loss over starts. rank, ratio and area also with _low and _high. NaN where the
+            baseline was not run, or no traces were kept.
+        overall: for each agent. Columns: agent; pairs, how many it has; rank, the mean over pairs; ratio, the
+            interquartile mean over all pairs, starts and runs; both with _low and _high; diverged_share; cost, the
+            geometric mean over pairs. Sorted by rank.
+        baseline: the agent that the others are held against.
+    """
+
+    rows: pa.Table
+    overall: pa.Table
+    baseline: str
+
+
+def usual_baseline(results: Results) -> str:
+    """Return the agent that others are held against unless told: the cosine schedule, the constant, or the first."""
+    return next((name for name in USUAL_BASELINES if name in results.agents), results.agents[0])
+
+
+def standings(results: Results, baseline: str | None = None, seed: int = 0) -> Standings:
+    """Return where every agent stands on every task with every optimizer, and over all of them.
+
+    Args:
+        results: of an evaluation.
+        baseline: the agent that others are held against; None is that of ``usual_baseline``.
+        seed: of the bootstrap, 2,000 times over the runs of each pair.
+
+    Raises:
+        InputError: a baseline that is not there, or agents that were not run on the same starts.
+    """
+    import pyarrow as pa
+
+    chosen = usual_baseline(results) if baseline is None else baseline
+    if chosen not in results.agents:
+        raise unknown("baseline", chosen, results.agents)
+    pairs = [_Pair.make(results, losses, chosen) for losses in losses_by_pair(results)]
+    rows = [pair.row(agent, seed) for pair in pairs for agent in pair.losses.agents]
+    overall = [
+        _overall(agent, [pair for pair in pairs if agent in pair.losses.agents], seed) for agent in results.agents
+    ]
+    overall.sort(key=lambda row: row["rank"])
+    return Standings(pa.Table.from_pylist(rows), pa.Table.from_pylist(overall), chosen)
+
+
+def _with_ends(name: str, estimate: Estimate) -> dict[str, float]:
+    return dict(zip((name, f"{name}_low", f"{name}_high"), estimate, strict=True))
+
+
+@dataclass(frozen=True)
+class _Pair:
+    losses: Losses
+    ranks: Array
+    baseline: str | None  # None where it was not run on this pair
+    summary: dict[str, list[dict[str, Any]]]
+    traces: dict[str, Traces]
+
+    @classmethod
+    def make(cls, results: Results, losses: Losses, baseline: str) -> _Pair:
+        part = results.of(losses.task, losses.optimizer)
+        summary = {agent: part.of_agent(agent).to_pylist() for agent in losses.agents}
+        there = baseline if baseline in losses.agents else None
+        return cls(losses, ranks(losses.values), there, summary, traces_by_agent(part))
+
+    def ranks_of(self, agent: str) -> Array:
+        return np.asarray(self.ranks[self.losses.agents.index(agent)])
+
+    def ratios_of(self, agent: str) -> Array | None:
+        if self.baseline is None:
+            return None
+        mine, base = self.losses.of(agent), self.losses.of(self.baseline)
+        return np.asarray(np.maximum(mine, TINY) / np.maximum(base, TINY))
+
+    def passes_of(self, agent: str) -> float:
+        row = self.summary[agent][0]
+        return passes(row["forward_passes"], row["backward_passes"])
+
+    @property
+    def budget(self) -> float:
+        return min(map(self.passes_of, self.losses.agents))
+
+    def diverged(self, agent: str) -> tuple[int, int]:
+        rows = self.summary[agent]
+        return sum(row["diverged"] for row in rows), sum(row["runs"] for row in rows)
+
+    def cost(self, agent: str) -> float:
+        return NAN if self.baseline is None else self.passes_of(agent) / self.passes_of(self.baseline)
+
+    def budget_loss(self, agent: str | None) -> float:
+        if agent not in self.traces:
+            return NAN
+        reached = loss_at_compute(self.traces[agent].loss, self.passes_of(agent), self.budget)
+        return float(np.exp(np.log(np.maximum(reached, TINY)).mean()))
+
+    def row(self, agent: str, seed: int) -> dict[str, Any]:
+        losses, ratios = self.losses, self.ratios_of(agent)
+        row: dict[str, Any] = {"task": losses.task, "optimizer": losses.optimizer, "agent": agent}
+        row |= {"starts": len(losses.rates), "runs": len(losses.runs)}
+        row |= _with_ends("rank", mean_over_tasks([self.ranks_of(agent)], seed=seed))
+        row |= _with_ends("ratio", Estimate(NAN, NAN, NAN) if ratios is None else middle_mean([ratios], seed=seed))
+        area = mean_over_tasks([log_area(losses.rates, losses.of(agent))[None]], seed=seed)
+        row |= _with_ends("area", Estimate(*map(float, np.exp(area))))
+        return row | self._starts(agent) | self._costs(agent)
+
+    def _starts(self, agent: str) -> dict[str, Any]:
+        means, rates = self.losses.of(agent).mean(axis=1), self.losses.rates
+        best, worst = int(means.argmin()), int(means.argmax())
+        lost, runs = self.diverged(agent)
+        return {
+            "best_loss": float(means[best]),
+            "best_lr0": rates[best],
+            "worst_loss": float(means[worst]),
+            "worst_lr0": rates[worst],
+            "diverged": lost,
+            "diverged_share": lost / runs,
+        }
+
+    def _costs(self, agent: str) -> dict[str, Any]:
+        summary, reached = self.summary[agent][0], self.budget_loss(agent)
+        rival = None if self.baseline is None else self.losses.of(self.baseline).mean(axis=1)
+        return {
+            "forward_passes": summary["forward_passes"],
+            "backward_passes": summary["backward_passes"],
+            "passes": self.passes_of(agent),
+            "cost": self.cost(agent),
+            "budget": self.budget,
+            "budget_loss": reached,
+            "budget_ratio": reached / self.budget_loss(self.baseline),
+            "trials": NAN if rival is None else trials_to_match(float(self.losses.of(agent).mean()), rival),
+        }
+
+
+def _overall(agent: str, pairs: list[_Pair], seed: int) -> dict[str, Any]:
+    ratios = [ratio for pair in pairs if (ratio := pair.ratios_of(agent)) is not None]
+    lost = np.array([pair.diverged(agent) for pair in pairs])
+    costs = np.array([cost for pair in pairs if np.isfinite(cost := pair.cost(agent))])
+    row: dict[str, Any] = {"agent": agent, "pairs": len(pairs)}
+    row |= _with_ends("rank", mean_over_tasks([pair.ranks_of(agent) for pair in pairs], seed=seed))
+    row |= _with_ends("ratio", middle_mean(ratios, seed=seed) if ratios else Estimate(NAN, NAN, NAN))
+    row["diverged_share"] = float(lost[:, 0].sum() / lost[:, 1].sum())
+    return row | {"cost": float(np.exp(np.log(costs).mean())) if len(costs) else NAN}

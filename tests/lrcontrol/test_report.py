@@ -1,0 +1,196 @@
+"""The report without a browser: what the page holds, which text it is made of, and the command line."""
+
+import html
+import json
+import re
+
+import numpy as np
+import pytest
+from studies import study
+
+import lrcontrol
+from lrcontrol.envs import InputError
+from lrcontrol.report import write_report
+from lrcontrol.report_cli import main
+from lrcontrol.report_data import pack, page_data, unpack
+from lrcontrol.report_study import combine, differing, facts, load_all, rerun
+from lrcontrol.standings import standings
+
+ONE, TWO = ("a", "sgd"), ("b", "adamw")
+EVIL = '</script><img src=x onerror="alert(1)">&amp;'
+
+
+def small(steps=30, agents=("constant", "other"), seed=0, **manifest):
+    random = np.random.default_rng(seed)
+    losses = {pair: {name: random.uniform(0.1, 1.0, (2, 3)) for name in agents} for pair in (ONE, TWO)}
+    traces = {pair: {name: random.uniform(0.1, 1.0, (2, 3, steps)) for name in agents} for pair in (ONE, TWO)}
+    return study(losses, traces=traces if steps else None, **manifest)
+
+
+def page_and_data(path):
+    text = path.read_text(encoding="utf-8")
+    return text, json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)[1])
+
+
+def test_packed_series_come_back_to_a_tenth_of_a_percent():
+    values = np.concatenate([np.geomspace(1e-13, 1e13, 999), [0.0, -1.0, np.nan, np.inf]])
+    back = unpack(pack(values))
+    np.testing.assert_allclose(back[:999], values[:999], rtol=1e-3)
+    assert np.isnan(back[999:]).all()
+
+
+def test_traces_are_quantiles_over_runs_of_binned_steps():
+    steps, runs = 400, 5
+    loss = np.exp(np.arange(runs))[:, None] * np.ones((1, runs, steps))  # run i stays at exp(i)
+    results = study({ONE: {"x": np.exp(np.arange(runs))[None]}}, traces={ONE: {"x": loss}})
+    data = page_data(results, standings(results))
+    ends, trace = data["bins"][steps], data["pairs"][0]["agents"][0]["trace"]
+    assert (len(ends), ends[0], ends[-1], trace["steps"]) == (160, 1, 400, 400)
+    low, middle, high = (unpack(data["pool"][number]) for number in trace["loss"][0])
+    for found, quantile in ((low, 0.1), (middle, 0.5), (high, 0.9)):
+        np.testing.assert_allclose(found, np.quantile(np.exp(np.arange(runs)), quantile), rtol=1e-3)
+    rate = unpack(data["pool"][trace["lr"][0][1]])
+    np.testing.assert_allclose(rate[:15], 0.5 ** (np.array(ends[:15]) - 1.0), rtol=1e-3)  # the last step of each bin
+    assert len(set(trace["lr"][0])) == 1  # equal series are kept once
+
+
+def test_a_page_holds_its_tables_without_a_script_and_the_numbers_of_the_standings(tmp_path):
+    results = small()
+    write_report({"x": results}, tmp_path / "new/report.html")
+    text, data = page_and_data(tmp_path / "new/report.html")
+    for row in standings(results).rows.to_pylist():
+        assert f'data-value="{row["ratio"]!r}"' in text
+        assert f'data-value="{row["area"]!r}"' in text
+    assert data["agents"] == [row["agent"] for row in standings(results).overall.to_pylist()]
+    assert [(pair["task"], pair["optimizer"]) for pair in data["pairs"]] == [ONE, TWO]
+    assert "No run failed" in text
+    assert "Test data selected nothing" in text
+    assert not re.findall(r'(?:src|href)="(?!#|data:)', text)
+    assert not re.findall(r"https?://(?!www\.w3\.org/2000/svg)", text)
+
+
+def test_the_same_results_make_the_same_bytes(tmp_path):
+    for name in ("one.html", "two.html"):
+        write_report({"x": small()}, tmp_path / name)
+    assert (tmp_path / "one.html").read_bytes() == (tmp_path / "two.html").read_bytes()
+
+
+def test_names_are_text_wherever_they_stand(tmp_path):
+    failure = {"task": EVIL, "optimizer": EVIL, "agent": EVIL, "runs": [0], "error": EVIL}
+    results = small(agents=("constant", EVIL), failures=[failure], commit=EVIL, config={"agents": [EVIL]})
+    write_report({EVIL: results, "other": results}, tmp_path / "report.html")
+    text, data = page_and_data(tmp_path / "report.html")
+    assert "<img" not in text
+    assert text.count("</script>") == 2
+    assert f"{EVIL} [other]" in data["agents"]
+    assert html.escape(EVIL) in text
+
+
+def test_without_traces_there_are_no_curves_over_the_run(tmp_path):
+    write_report({"x": small(steps=0)}, tmp_path / "report.html")
+    _, data = page_and_data(tmp_path / "report.html")
+    assert data["pool"] == []
+    assert all(agent["trace"] is None for pair in data["pairs"] for agent in pair["agents"].values())
+
+
+def test_a_benchmark_of_6_pairs_30_agents_8_starts_stays_below_5_megabytes(tmp_path):
+    random = np.random.default_rng(0)  # no two of the series alike: the worst case
+    pairs = [(f"task-{number}", optimizer) for number in range(3) for optimizer in ("sgd", "adamw")]
+    agents = [f"schedule:kind=one-cycle,start={number}" for number in range(30)]
+    losses = {pair: {name: random.uniform(0.1, 1.0, (8, 2)) for name in agents} for pair in pairs}
+    traces = {pair: {name: random.uniform(0.1, 1.0, (8, 2, 120)) for name in agents} for pair in pairs}
+    write_report({"x": study(losses, traces=traces)}, tmp_path / "report.html")
+    assert 1e6 < (tmp_path / "report.html").stat().st_size < 4e6
+    _, data = page_and_data(tmp_path / "report.html")
+    assert 80 <= len(data["bins"]["120"]) < 120  # fewer points rather than more bytes
+
+
+def test_the_same_agent_of_two_results_is_told_apart_and_what_differs_is_said(tmp_path):
+    old = small(config={"runs": 3, "seed": 0}, commit="aaa", seconds=1.0)
+    new = small(agents=("constant", "newer"), seed=1, config={"runs": 3, "seed": 7}, commit="bbb", seconds=2.0)
+    found = combine({"old": old, "new": new})
+    assert found.results.agents == ["constant [old]", "other", "constant [new]", "newer"]
+    assert found.baseline == "constant [old]"
+    assert combine({"old": old, "new": new}, "constant [new]").baseline == "constant [new]"
+    assert set(found.results.traces["agent"].to_pylist()) == set(found.results.agents)
+    assert differing(found.manifests) == {"config.seed": ["0", "7"], "commit": ["aaa", "bbb"]}
+    write_report({"old": old, "new": new}, tmp_path / "report.html")
+    assert "What differs between the results" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    apart = combine({"old": old.of(*ONE), "new": new.of(*TWO)})  # no agent twice on one task: nothing to tell apart
+    assert apart.results.agents == ["constant", "other", "newer"]
+
+
+def test_a_result_says_how_to_make_it_again():
+    assert rerun({"command": ["evaluate.py", "--task", "a b"]}) == "python -m lrcontrol.evaluate --task 'a b'"
+    config = {"tasks": ["a"], "optimizers": ["sgd"], "agents": ["constant"], "lr0": None, "runs": 2, "seed": 0}
+    config["settings"] = {"momentum": "0.9"}
+    assert rerun({"command": ["pytest"], "config": config}) == (
+        "lrcontrol.evaluate(task=['a'], agents=['constant'], runs=2, optimizer=['sgd'], seed=0, momentum=0.9)"
+    )
+    assert facts({"config": {"runs": 2}, "seconds": 3.0, "commit": None}) == {"config.runs": "2", "commit": "null"}
+
+
+def test_caveats_follow_what_is_shown(tmp_path):
+    write_report({"x": small(agents=("constant", "prodigy:knob=true"), complete=False)}, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "d0 for prodigy" in text
+    assert "interrupted" in text
+    write_report({"x": small(complete=True)}, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "d0 for prodigy" not in text
+    assert "interrupted" not in text
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    parent = tmp_path_factory.mktemp("results")
+    for name in ("first", "second"):
+        agents = ["constant", "hillclimb:factor=2"]
+        lrcontrol.evaluate(agents=agents, lr0=[0.001, 0.1], runs=2, steps=5, out=parent / name)
+    return parent
+
+
+def test_the_command_writes_page_markdown_and_latex(folders, capsys):
+    texts = ["--markdown", str(folders / "t.md"), "--latex", str(folders / "t.tex")]
+    assert main([str(folders / "first"), *texts]) == 0
+    printed = capsys.readouterr().out
+    assert "against constant" in printed
+    assert "report.html" in printed
+    assert (folders / "first/report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert "| `digits-mlp` | `sgd` | `hillclimb:factor=2` |" in (folders / "t.md").read_text(encoding="utf-8")
+    assert r"\toprule" in (folders / "t.tex").read_text(encoding="utf-8")
+
+
+def test_the_command_holds_two_folders_side_by_side(folders, capsys):
+    out = folders / "both.html"
+    two = [str(folders / "first"), str(folders / "second")]
+    assert main([*two, "--out", str(out), "--baseline", "hillclimb:factor=2 [second]"]) == 0
+    _, data = page_and_data(out)
+    assert sorted(data["agents"])[:2] == ["constant [first]", "constant [second]"]
+    assert data["agents"][data["baseline"]] == "hillclimb:factor=2 [second]"
+
+
+def test_what_cannot_be_reported_is_named(folders, capsys):
+    for arguments, said in (
+        ([str(folders)], "does not hold the results"),
+        ([str(folders / "first"), str(folders / "first")], "first is given 2 times"),
+        ([str(folders / "first"), "--baseline", "constnt"], "did you mean 'constant'"),
+        ([str(folders / "first"), "--out", str(folders / "first/runs.csv/x.html")], "cannot write"),
+    ):
+        assert main(arguments) == 2
+        assert said in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    assert "best" not in capsys.readouterr().err
+    with pytest.raises(InputError, match="no results"):
+        combine({})
+
+
+def test_folders_are_called_by_the_shortest_ends_that_tell_them_apart(folders, tmp_path):
+    (tmp_path / "first").symlink_to(folders / "first")
+    assert list(load_all([folders / "first", folders / "second"])) == ["first", "second"]
+    (folders / "other").mkdir()
+    for file in ("runs.csv", "traces.parquet", "manifest.json"):
+        (folders / "other/first").mkdir(exist_ok=True)
+        (folders / "other/first" / file).write_bytes((folders / "first" / file).read_bytes())
+    assert list(load_all([folders / "first", folders / "other/first"])) == [f"{folders.name}/first", "other/first"]

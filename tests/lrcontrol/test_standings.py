@@ -1,0 +1,141 @@
+"""The table of standings, and what is printed of it, against worked-out numbers."""
+
+import math
+
+import numpy as np
+import pytest
+from rich.console import Console
+from studies import study
+
+import lrcontrol
+from lrcontrol.arrays import losses_by_pair, traces_by_agent
+from lrcontrol.columns import AGENT, COST, RATIO, latex_table, markdown_table, number
+from lrcontrol.envs import InputError
+from lrcontrol.standings import standings
+from lrcontrol.tables import standings_tables
+
+ONE, TWO = ("a", "sgd"), ("b", "adamw")
+LOSSES = {
+    ONE: {"constant": np.array([[4.0, 4.0], [1.0, 1.0]]), "half": np.array([[2.0, 2.0], [0.5, 0.5]])},
+    TWO: {"constant": np.array([[1.0, 1.0]]), "half": np.array([[2.0, 2.0]])},
+}
+
+
+def rows_of(found):
+    return {(row["task"], row["agent"]): row for row in found.rows.to_pylist()}
+
+
+def test_a_row_for_each_task_and_agent_by_hand():
+    falling = np.arange(40.0, 0.0, -1.0)
+    traces = {
+        pair: {name: np.broadcast_to(falling, (*v.shape, 40)) for name, v in a.items()} for pair, a in LOSSES.items()
+    }
+    lost = [("a", "sgd", "constant", 0, 1)]
+    found = standings(study(LOSSES, forward={"half": 30}, traces=traces, diverged=lost))
+    assert found.baseline == "constant"
+    rows = rows_of(found)
+    half = rows["a", "half"]
+    assert (half["optimizer"], half["starts"], half["runs"]) == ("sgd", 2, 2)
+    assert (half["rank"], half["rank_low"], half["rank_high"]) == (1.0, 1.0, 1.0)
+    assert (half["ratio"], rows["b", "half"]["ratio"], rows["a", "constant"]["ratio"]) == (0.5, 2.0, 1.0)
+    assert half["area"] == pytest.approx(1.0)  # the geometric mean of 2 and 0.5
+    assert (half["best_loss"], half["best_lr0"], half["worst_loss"], half["worst_lr0"]) == (0.5, 10.0, 2.0, 1.0)
+    assert (rows["a", "constant"]["diverged"], rows["a", "constant"]["diverged_share"]) == (1, 0.25)
+    assert (half["passes"], half["cost"], half["budget"]) == (50.0, 50 / 30, 30.0)
+    assert half["budget_loss"] == pytest.approx(40 - 23 + 9.5)  # 24 of its 40 steps
+    assert half["budget_ratio"] == pytest.approx(26.5 / 10.5)
+    # half's mean is 1.25; the best of n of {1, 4} is 1 + 3 / 2^n: 1.1875 at n = 4
+    assert half["trials"] == 4
+    assert rows["b", "half"]["trials"] == 1
+
+
+def test_an_agent_over_all_tasks_by_hand():
+    overall = {row["agent"]: row for row in standings(study(LOSSES, forward={"half": 30})).overall.to_pylist()}
+    half = overall["half"]
+    assert (half["pairs"], half["rank"], overall["constant"]["rank"]) == (2, 1.5, 1.5)
+    assert half["ratio"] == (3 * 0.5 + 2.0) / 4  # of four halves and two twos, one is cut off at each end
+    assert half["cost"] == pytest.approx(50 / 30)
+
+
+def test_nothing_is_made_up_where_traces_or_the_baseline_are_missing():
+    losses = LOSSES | {TWO: {"half": LOSSES[TWO]["half"]}}
+    found = standings(study(losses), baseline="constant")
+    missing = rows_of(found)["b", "half"]
+    for name in ("ratio", "ratio_low", "cost", "budget_loss", "budget_ratio", "trials"):
+        assert math.isnan(missing[name])
+    assert missing["rank"] == 1.0
+    assert {row["agent"]: row["pairs"] for row in found.overall.to_pylist()} == {"constant": 1, "half": 2}
+    with pytest.raises(InputError, match="did you mean 'constant'"):
+        standings(study(losses), baseline="constnt")
+
+
+def test_agents_are_held_on_the_starts_and_runs_they_share():
+    losses = {ONE: {"x": np.arange(6.0).reshape(2, 3)}}
+    more = study({ONE: {"x": np.arange(6.0).reshape(2, 3), "y": np.array([[7.0, 8.0], [9.0, 10.0]])}})
+    (found,) = losses_by_pair(more)
+    assert (found.rates, found.runs) == ((1.0, 10.0), (0, 1))
+    assert found.of("x").tolist() == losses[ONE]["x"][:, :2].tolist()
+    apart = study({ONE: {"x": np.ones((1, 2))}, TWO: {"x": np.ones((1, 2))}}, rates={ONE: [1.0], TWO: [2.0]})
+    table = apart.runs.to_pylist()
+    for row in table[2:]:
+        row |= {"task": "a", "optimizer": "sgd", "agent": "y"}
+    with pytest.raises(InputError, match=r"a with sgd.*no initial rates and runs in common"):
+        losses_by_pair(lrcontrol.Results(apart.summary, apart.runs.from_pylist(table), apart.traces, {}))
+
+
+def test_a_frozen_run_goes_on_with_the_loss_it_is_reported_with():
+    traces = {ONE: {"x": np.array([[[3.0, math.nan, math.nan], [3.0, 2.0, 1.0]]])}}
+    found = traces_by_agent(study({ONE: {"x": np.array([[30.0, 1.0]])}}, traces=traces))["x"]
+    assert found.loss.tolist() == [[[3.0, 30.0, 30.0], [3.0, 2.0, 1.0]]]
+    assert found.lr[0, 0].tolist() == [1.0, 0.5, 0.25]
+    assert traces_by_agent(study(LOSSES).of(*ONE)) == {}
+
+
+def test_standings_of_an_evaluation_agree_with_its_comparison():
+    results = lrcontrol.evaluate(agents=["constant", "hillclimb:factor=2"], lr0=[0.001, 0.1], runs=3, steps=20)
+    found = standings(results, "constant")
+    row = rows_of(found)["digits-mlp", "hillclimb:factor=2"]
+    (compared,) = lrcontrol.compare(results, "constant").to_pylist()
+    assert row["cost"] == compared["passes"] == pytest.approx(5 / 3)
+    areas = {name: rows_of(found)["digits-mlp", name]["area"] for name in results.agents}
+    # over two starts the area is their geometric mean, so its ratio is the comparison's
+    assert areas["hillclimb:factor=2"] / areas["constant"] == pytest.approx(compared["ratio"])
+    assert row["best_loss"] == min(part["train_loss_mean"] for part in results.of_agent(row["agent"]).to_pylist())
+    assert 0.0 < row["budget_ratio"] < 1.0
+
+
+def test_tables_for_terminal_markdown_and_latex():
+    found = standings(study(LOSSES, forward={"half": 30}))
+    console = Console(width=200, record=True)
+    for table in standings_tables(found):
+        console.print(table)
+    text = console.export_text()
+    assert "against constant" in text
+    assert "0.500 [0.500, 0.500]" in text
+    rows = [row for row in found.rows.to_pylist() if row["task"] == "b"]
+    rows[1]["agent"] = "50%_a|b&c"
+    assert markdown_table(rows, (AGENT, RATIO, COST)).splitlines() == [
+        "| agent | ratio | cost |",
+        "|---|---:|---:|",
+        "| `constant` | 1.00 [1.00, 1.00] | 1.00 |",
+        "| `50%_a\\|b&c` | 2.00 [2.00, 2.00] | 1.67 |",
+    ]
+    latex = latex_table(rows, (AGENT, COST), "of 100 %")
+    for line in (r"\caption{of 100 \%}", r"\begin{tabular}{lr}", r"constant & 1.00 \\", r"50\%\_a|b\&c & 1.67 \\"):
+        assert line in latex.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1.0, "1.00"),
+        (0.5, "0.500"),
+        (123.4, "123"),
+        (1234.5, "1.23e+03"),
+        (1e-5, "1e-05"),
+        (math.inf, "∞"),
+        (math.nan, "–"),
+    ],
+)
+def test_numbers_keep_their_digits(value, text):
+    assert number(value) == text
