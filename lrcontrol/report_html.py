@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from importlib import resources
 from pathlib import Path
 from string import Template
 from typing import Any
 
-from lrcontrol.columns import COSTS, HEADLINE, OVERALL, PAIRS, Column
+from lrcontrol.columns import COSTS, HEADLINE, OVERALL, PAIRS
 from lrcontrol.envs.errors import InputError
 from lrcontrol.report_data import page_data
 from lrcontrol.report_study import ReportStudy, combine, differing, facts, rerun
@@ -59,7 +59,7 @@ def page_of(study: ReportStudy, found: Standings) -> str:
         "title": escape(f"{_counted(len(overall), 'agent')} on {', '.join(dict.fromkeys(r['task'] for r in rows))}"),
         "lede": _lede(study, found, rows),
         "caveats": "".join(f"<li>{text}</li>" for text in _caveats(study, found, rows)),
-        "overall": interval_table(overall, _needed(overall, len(study.results.pairs)), found.baseline),
+        "overall": _overall(overall, len(study.results.pairs), found.baseline),
         "headline": standings_table(ordered, HEADLINE[2:], found.baseline, "Each task with each optimizer"),
         "costs": standings_table(ordered, COSTS[2:], found.baseline, "Cost of a run"),
         "meanings": meanings(HEADLINE),
@@ -73,9 +73,11 @@ def page_of(study: ReportStudy, found: Standings) -> str:
     return Template(_asset("page.html")).substitute(parts)
 
 
-def _needed(overall: Rows, pairs: int) -> Sequence[Column]:
-    """Return the columns over all pairs; how many an agent has is left out where all have all."""
-    return OVERALL if any(row["pairs"] < pairs for row in overall) else [c for c in OVERALL if c is not PAIRS]
+def _overall(rows: Rows, pairs: int, baseline: str) -> str:
+    """Return the table over all pairs; how many an agent has is left out where all have all."""
+    columns = OVERALL if any(row["pairs"] < pairs for row in rows) else [c for c in OVERALL if c is not PAIRS]
+    caption = "All tasks and optimizers together, whatever is filtered" if pairs > 1 else "Rank and ratio"
+    return interval_table(rows, columns, baseline, caption)
 
 
 def _asset(name: str) -> str:

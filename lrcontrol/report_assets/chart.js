@@ -102,7 +102,7 @@ const Chart = (() => {
     if (spec.from) html(caption, "span", {}, spec.from);
     const width = Math.max(260, figure.clientWidth), height = Math.round(Math.min(344, Math.max(246, width * 0.62)));
     const direct = width >= 440 && spec.lines.length <= 10;
-    const box = { left: 46, right: width - (direct ? 130 : 12), top: 26, bottom: height - 38 };
+    const box = { left: 46, right: width - (direct ? 130 : 18), top: 26, bottom: height - 38 };
     const shown = bands && spec.lines.length <= 10;
     const ys = spec.lines.flatMap((line) => (shown ? [...line.y, ...line.low, ...line.high] : line.y));
     const x = axis(spec.lines.flatMap((line) => line.x), spec.x.log, spec.x.fixed), y = axis(ys, spec.y.log, spec.y.fixed);
@@ -196,7 +196,7 @@ const Chart = (() => {
       tip.hidden = false;
       const place = px(value) * (figure.clientWidth / width), room = figure.clientWidth - tip.offsetWidth;
       tip.style.left = `${Math.max(0, Math.min(room, place < figure.clientWidth / 2 ? place + 14 : place - tip.offsetWidth - 14))}px`;
-      tip.style.top = `${root.offsetTop + box.top}px`;
+      tip.style.top = `${root.getBoundingClientRect().top - figure.getBoundingClientRect().top + box.top}px`;
     }
 
     function step(to) {

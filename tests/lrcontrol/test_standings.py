@@ -119,7 +119,8 @@ def test_tables_for_terminal_markdown_and_latex():
         console.print(table)
     text = console.export_text()
     assert "against constant" in text
-    assert "0.500 [0.500, 0.500]" in text
+    assert "0.50 [0.50, 0.50]" in text
+    assert "0.875 [0.875, 0.875]" in text
     rows = [row for row in found.rows.to_pylist() if row["task"] == "b"]
     rows[1]["agent"] = "50%_a|b&c"
     assert markdown_table(rows, (AGENT, RATIO, COST)).splitlines() == [
