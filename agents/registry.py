@@ -11,6 +11,7 @@ from lrcontrol.agents.distilled import distilled
 from lrcontrol.agents.hillclimb import HillClimb
 from lrcontrol.agents.learned import learned
 from lrcontrol.agents.patience import Greedy, Plateau
+from lrcontrol.agents.random_walk import RandomWalk
 from lrcontrol.agents.sb3_model import SB3Agent
 from lrcontrol.agents.schedule import constant, schedule
 from lrcontrol.agents.trained import TrainedAgent
@@ -24,6 +25,7 @@ AGENTS: dict[str, Callable[..., Agent]] = {
     "greedy": Greedy,
     "hillclimb": HillClimb,
     "bandit": Bandit,
+    "random": RandomWalk,
     "learned": learned,
     "distilled": distilled,
 }

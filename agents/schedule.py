@@ -69,10 +69,11 @@ def schedule(
     end: float = 0.0,
     gamma: float = 0.1,
     start: float | None = None,
+    decay: float = 0.2,
 ) -> ScheduleAgent:
     """Return the agent that follows ``lrcontrol.envs.Schedule`` from the initial learning rate, or from ``start``."""
-    chosen = Schedule(kind, warmup, end, gamma)
-    defaults = {"warmup": None, "end": 0.0, "gamma": 0.1, "start": None}
-    keys = {"warmup": warmup, "end": end, "gamma": gamma, "start": start}
+    chosen = Schedule(kind, warmup, end, gamma, decay)
+    defaults = {"warmup": None, "end": 0.0, "gamma": 0.1, "start": None, "decay": 0.2}
+    keys = {"warmup": warmup, "end": end, "gamma": gamma, "start": start, "decay": decay}
     given = [f"kind={kind}", *(f"{key}={value}" for key, value in keys.items() if value != defaults[key])]
     return ScheduleAgent("schedule:" + ",".join(given), chosen, start)

@@ -227,6 +227,17 @@ class Engine:
             self._proposed = momentum
         return self.optimizer.update(self.step_count)[:, : self.layout.total]
 
+    def copy(self, sources: NDArray[np.int64]) -> None:
+        """Make every row a copy of the row that ``sources`` (R,) names for it, the optimizer's memory included.
+
+        Rows should be copied within their stream: the loss and the gradient of the present minibatch come along.
+        """
+        index = torch.from_numpy(sources).to(self.device)
+        for buffer in (self._params, *self.optimizer.buffers()):
+            buffer.copy_(buffer[index])
+        self.losses, self.alive = self.losses[sources], self.alive[sources]
+        self.measures = {name: values[sources] for name, values in self.measures.items()}
+
     def probe(
         self,
         lr: Array,

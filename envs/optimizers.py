@@ -41,6 +41,9 @@ class BaseOptimizer(Protocol):
     def commit(self, rows: slice, step: int, momentum: Momentum) -> None:
         """Keep the memory behind u_t: the rows are taking the step."""
 
+    def buffers(self) -> list[Tensor]:
+        """Return all that it keeps of the replicas, (R, …) each, none of it twice."""
+
 
 def column(values: NDArray[np.float64], like: Tensor) -> Tensor:
     """Return the values (R,) as a column (R, 1) of the device and type of ``like``."""
@@ -96,6 +99,10 @@ class SGD:
 
     def commit(self, rows: slice, step: int, momentum: Momentum) -> None:
         """See BaseOptimizer: what was proposed becomes the memory by itself."""
+
+    def buffers(self) -> list[Tensor]:
+        """See BaseOptimizer; without momentum the gradients are the updates."""
+        return list({id(buffer): buffer for buffer in (*self._gradients, *self._updates)}.values())
 
 
 class AdamW:
@@ -166,6 +173,10 @@ class AdamW:
         if not isinstance(momentum, float):  # the fused kernel has done so already
             _average(self._gradient[rows], self._means[rows], momentum[rows], out=self._means[rows])
 
+    def buffers(self) -> list[Tensor]:
+        """See BaseOptimizer."""
+        return [self._gradient, self._update, self._means, self._squares]
+
 
 class Smoothed:
     """The proposal's smoothing of the gradient's size around another optimizer: it is given g · E / N for g."""
@@ -208,6 +219,10 @@ class Smoothed:
         """See BaseOptimizer."""
         self._size[rows] = self._next[rows]
         self.inner.commit(rows, step, momentum)
+
+    def buffers(self) -> list[Tensor]:
+        """See BaseOptimizer."""
+        return [self._gradient, self._size, self._next, *self.inner.buffers()]
 
 
 OPTIMIZERS = ("sgd", "adamw")

@@ -12,10 +12,19 @@ T = TypeVar("T")
 
 
 def split_spec(text: str) -> tuple[str, dict[str, str]]:
-    """Split ``"hillclimb:factor=2,every=10"`` into its name and its keys; raises InputError on anything else."""
+    """Split ``"hillclimb:factor=2,every=10"`` into its name and its keys; raises InputError on anything else.
+
+    A value that is a spelling with keys itself takes the rest: in ``"replay:of=hillclimb:factor=2,every=10"`` every is
+    the hill-climber's.
+    """
     name, _, rest = text.partition(":")
     arguments: dict[str, str] = {}
-    for item in filter(None, rest.split(",")):
+    while rest:
+        item, _, after = rest.partition(",")
+        nested = ":" in item.partition("=")[2]
+        item, rest = (rest, "") if nested else (item, after)
+        if not item:
+            continue
         key, equals, value = item.partition("=")
         if not equals or not key or not value:
             raise InputError(f"cannot read {item!r} in {text!r}: write name:key=value,key=value")

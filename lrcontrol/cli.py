@@ -15,7 +15,7 @@ from rich.progress import Progress as Bars
 
 from lrcontrol.envs.errors import InputError
 
-BAD_INPUT, INTERRUPTED = 2, 130
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 Options = TypeVar("Options")
 
 

@@ -49,6 +49,9 @@ def compare(results: Results, baseline: str, measure: str = "train_loss", level:
         raise InputError(f"there is no agent to compare with {baseline}: evaluate two or more")
     if results.manifest["config"]["runs"] < 2:
         raise InputError("one run alone cannot be compared: use two runs or more, ten if you can")
+    for agent in results.agents:
+        if np.isnan(results.by_start(agent, measure)).any():
+            raise InputError(f"agent {agent!r} lacks runs, a cell of it having failed: evaluate again, or without it")
     theirs, base_cost = np.maximum(results.by_start(baseline, measure), TINY), _passes(results, baseline)
     rows: list[dict[str, Any]] = []
     for agent in others:

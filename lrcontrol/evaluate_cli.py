@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +12,18 @@ from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
+from rich.progress import Progress, TaskID
 
 from lrcontrol.agents import make_agent
-from lrcontrol.cli import INTERRUPTED, default_folder, progress_bars, run_command
+from lrcontrol.backends import Pool
+from lrcontrol.cell_store import write_whole
+from lrcontrol.cli import FAILED, INTERRUPTED, default_folder, progress_bars, run_command
 from lrcontrol.comparison import compare
 from lrcontrol.custom import load_task
 from lrcontrol.envs.errors import InputError
-from lrcontrol.evaluation import DEFAULT_AGENTS, Interrupted, evaluate, lr0_grid
-from lrcontrol.results import Results, write_csv
+from lrcontrol.evaluation import DEFAULT_AGENTS, Interrupted, evaluate
+from lrcontrol.results import Results, csv_bytes
+from lrcontrol.study import lr0_grid
 from lrcontrol.tables import agent_table, comparison_table, grid_table
 
 
@@ -35,17 +40,21 @@ class EvaluateOptions:
       python -m lrcontrol.evaluate --task my_file.py:my_task --lr0-grid 1e-4 1 9 --runs 10
     """
 
-    task: str = "digits-mlp"
-    """What is trained: quadratic, digits-mlp, mnist-mlp, mnist-mlp-raw, fashion-mnist-mlp, fashion-mnist-deep,
-    mnist-cnn, mnist-autoencoder or shakespeare-gpt, with keys as in quadratic:conditioning=100,noise=0.1; or your own,
-    a Task in a file: path/to/file.py:name."""
+    task: tuple[str, ...] = ("digits-mlp",)
+    """What is trained, one or more: quadratic, digits-mlp, mnist-mlp, mnist-mlp-raw, fashion-mnist-mlp,
+    fashion-mnist-deep, mnist-cnn, mnist-autoencoder or shakespeare-gpt, with keys as in
+    quadratic:conditioning=100,noise=0.1; or your own, a Task in a file: path/to/file.py:name."""
 
     agents: tuple[str, ...] = DEFAULT_AGENTS
     """Who controls the rate, as name:key=value,…: learned; distilled; constant; schedule with kind (warm-up, cosine,
-    linear, one-cycle, step, inverse-sqrt), warmup, end, gamma, start; plateau and greedy with factor, patience,
-    threshold, window, every; hillclimb with factor, every, probe, momentum; bandit with policy, arms, every, momentum
-    and more; the folder of a trained agent; or an optimizer of others: dog, cocob, prodigy, dadapt-sgd, dadapt-adam,
-    schedulefree-sgd, schedulefree-adamw, adamw, nadamw, all but cocob with knob."""
+    linear, one-cycle, step, inverse-sqrt, wsd), warmup, end, gamma, start, decay; plateau and greedy with factor,
+    patience, threshold, window, every; hillclimb with factor, every, probe, momentum; bandit with policy, arms, every,
+    momentum and more; random, which moves the rate by chance, with factor, every, seed; the folder of a trained agent.
+    Or who runs its own training: the optimizers dog, cocob, prodigy, dadapt-sgd, dadapt-adam, schedulefree-sgd,
+    schedulefree-adamw, adamw, nadamw, hypergradient-sgd and hypergradient-adam (these two with additive), sps (Polyak
+    steps) and armijo (a line search), all but cocob with knob; random-search, the best of trials runs with rates by
+    chance, with trials, kind, low, high; pbt, population based training, with population, every, low, high; replay,
+    another agent's mean schedule followed blindly, with of, as in replay:of=hillclimb:factor=2."""
 
     lr0: Annotated[tuple[float, ...] | None, tyro.conf.arg(metavar="V [V ...]")] = None
     """Initial learning rates, one or more. Default: a grid of half-decades over the task's range."""
@@ -59,8 +68,8 @@ class EvaluateOptions:
     steps: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """Training steps in a run. Default: the task's budget."""
 
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    """The optimizer whose learning rate is controlled."""
+    optimizer: tuple[Literal["sgd", "adamw"], ...] = ("sgd",)
+    """The optimizer whose learning rate is controlled, or both."""
 
     momentum: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None
     """Momentum of sgd (default 0) or β1 of adamw (default 0.9)."""
@@ -72,10 +81,24 @@ class EvaluateOptions:
     """Where to train; auto takes CUDA where there is one."""
 
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Folder for the results, new or empty. Default: results/ and a name made of time, task and optimizer."""
+    """Folder for the results. Default: results/ and a name made of time, task and optimizer. What is done is kept
+    there: the same command with the same folder goes on where another was interrupted or killed."""
 
     overwrite: bool = False
     """Replace the results that --out holds."""
+
+    block: int = 5
+    """Runs in a cell, the unit of work that is done whole or not; the last digits of a loss can depend on it."""
+
+    workers: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """Cells run at once, on one torch thread each. Default: one for each core, or 1 where the study is small. The
+    numbers do not depend on it."""
+
+    backend: Literal["local", "dask", "ray"] = "local"
+    """Where cells are run: on this machine, or on a Dask or Ray cluster (pip install 'lrcontrol[distributed]')."""
+
+    address: Annotated[str | None, tyro.conf.arg(metavar="URL")] = None
+    """The cluster's scheduler, as in tcp://host:8786 or ray://host:10001. Default: a cluster on this machine."""
 
     baseline: Annotated[str | None, tyro.conf.arg(metavar="AGENT")] = None
     """Hold all other agents against this one, paired by run, with intervals and tests; writes comparison.csv too."""
@@ -86,24 +109,18 @@ def run_evaluate(options: EvaluateOptions) -> int:
     if options.lr0 is not None and options.lr0_grid is not None:
         raise InputError("give --lr0 or --lr0-grid, not both")
     baseline = None if options.baseline is None else _check_baseline(options, options.baseline)
-    rates = options.lr0 if options.lr0_grid is None else lr0_grid(*options.lr0_grid)
-    task = load_task(options.task)
+    tasks = [load_task(text) if ".py:" in text or text.endswith(".py") else text for text in options.task]
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    out = options.out or default_folder("results", now, task.name, options.optimizer)
-    console = Console()
+    names = [task if isinstance(task, str) else task.name for task in tasks]
+    out = options.out or default_folder("results", now, "+".join(names), "+".join(options.optimizer))
+    began = time.perf_counter()
     with progress_bars() as bars:
-        numbers = {}
-
-        def progress(agent: str, step: int, steps: int) -> None:
-            if agent not in numbers:
-                numbers[agent] = bars.add_task(agent, total=steps)
-            bars.update(numbers[agent], completed=step)
-
+        shown = Bars(bars)
         try:
             results = evaluate(
-                task,
+                tasks,
                 options.agents,
-                lr0=rates,
+                lr0=options.lr0 if options.lr0_grid is None else lr0_grid(*options.lr0_grid),
                 runs=options.runs,
                 steps=options.steps,
                 optimizer=options.optimizer,
@@ -111,19 +128,43 @@ def run_evaluate(options: EvaluateOptions) -> int:
                 device=options.device,
                 out=out,
                 overwrite=options.overwrite,
-                progress=progress,
+                block=options.block,
+                pool=Pool(options.backend, options.workers, options.address),
+                progress=shown.agent,
+                cell_progress=shown.cells,
                 momentum=options.momentum,
             )
         except Interrupted as interrupted:
             bars.stop()
-            return _report_interrupted(interrupted.results, out)
-    _print(results, console)
-    if baseline is not None:
-        compared = compare(results, baseline)
-        console.print(comparison_table(compared, baseline))
-        write_csv(out / "comparison.csv", compared)
-    console.print(f"[dim]{results.manifest['seconds']} s; results in[/dim] {out}", soft_wrap=True, highlight=False)
-    return 0
+            return _report_interrupted(interrupted, out)
+    console = Console()
+    for pair in results.pairs:
+        _print(results.of(*pair), console, baseline, out, alone=len(results.pairs) == 1)
+    seconds = time.perf_counter() - began
+    console.print(f"[dim]{seconds:.1f} s; results in[/dim] {out}", soft_wrap=True, highlight=False)
+    console.print(f"[dim]as a page: python -m lrcontrol.report[/dim] {out}", soft_wrap=True, highlight=False)
+    return _report_failures(results)
+
+
+class Bars:
+    """A bar for the cells and, where they are run in this process, one for each agent's training steps."""
+
+    def __init__(self, bars: Progress) -> None:
+        self.bars = bars
+        self.numbers: dict[str, TaskID] = {}
+
+    def agent(self, agent: str, step: int, steps: int) -> None:
+        """Take in the training steps of an agent's cell."""
+        self._show(agent, step, steps)
+
+    def cells(self, done: int, cells: int) -> None:
+        """Take in how many cells are done."""
+        self._show("cells", done, cells)
+
+    def _show(self, name: str, done: int, total: int) -> None:
+        if name not in self.numbers:
+            self.numbers[name] = self.bars.add_task(name, total=total)
+        self.bars.update(self.numbers[name], completed=done, total=total)
 
 
 def _check_baseline(options: EvaluateOptions, baseline: str) -> str:
@@ -136,19 +177,36 @@ def _check_baseline(options: EvaluateOptions, baseline: str) -> str:
     return name
 
 
-def _print(results: Results, console: Console) -> None:
-    for agent in results.agents:
-        console.print(agent_table(results, agent))
+def _print(results: Results, console: Console, baseline: str | None, out: Path, alone: bool) -> None:
+    """Print the tables of a task with an optimizer, those of each agent where there is no other task or optimizer."""
+    if alone:
+        for agent in results.agents:
+            console.print(agent_table(results, agent))
     console.print(grid_table(results))
+    if baseline is not None:
+        compared = compare(results, baseline)
+        console.print(comparison_table(compared, baseline))
+        [(task, optimizer)] = results.pairs
+        name = "comparison.csv" if alone else f"{default_folder('', 'comparison', task, optimizer)}.csv"
+        write_whole(out / name, csv_bytes(compared))
 
 
-def _report_interrupted(results: Results | None, out: Path) -> int:
-    if results is None:
-        print("interrupted before the first agent was done: nothing is written", file=sys.stderr)
-    else:
-        done = ", ".join(results.agents)
-        print(f"interrupted: the agents that were done ({done}) are in {out}", file=sys.stderr)
+def _report_interrupted(interrupted: Interrupted, out: Path) -> int:
+    print(
+        f"interrupted: {interrupted.done} of {interrupted.cells} cells are done and kept; the same command with "
+        f"--out {out} does the others",
+        file=sys.stderr,
+    )
     return INTERRUPTED
+
+
+def _report_failures(results: Results) -> int:
+    failures = results.manifest["failures"]
+    for failure in failures:
+        first, last = failure["runs"]
+        where = f"{failure['task']}, {failure['optimizer']}, {failure['agent']}, runs {first} to {last}"
+        print(f"failed: {where}: {failure['error']}", file=sys.stderr)
+    return FAILED if failures else 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

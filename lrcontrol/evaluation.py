@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import datetime
-import time
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from lrcontrol.agents import Agent, make_agent
-from lrcontrol.envs.errors import InputError
-from lrcontrol.envs.registry import make_task
-from lrcontrol.envs.seeding import check_seed
-from lrcontrol.envs.settings import Settings
+from lrcontrol.agents import Agent
+from lrcontrol.assembly import in_memory, write_folder
+from lrcontrol.backends import Pool
+from lrcontrol.cell_store import CellStore
+from lrcontrol.cells import Cell, Finished, Job, Outcome
 from lrcontrol.envs.task import Task
-from lrcontrol.envs.world import World
-from lrcontrol.peers import Peer, find_peer, run_peer
+from lrcontrol.peers import Peer
 from lrcontrol.provenance import provenance
-from lrcontrol.results import RUN_COLUMNS, TRACE_COLUMNS, Results, reserve_folder
-from lrcontrol.rollouts import Progress, roll_out, settings_for, settled
+from lrcontrol.results import Results
+from lrcontrol.rollouts import Progress
+from lrcontrol.study import Study, find_agents
 
 DEFAULT_AGENTS = (
     "constant",
@@ -32,172 +28,162 @@ DEFAULT_AGENTS = (
     "hillclimb:factor=2",
     "learned",
 )
-GRID_PER_DECADE = 2
+
+SMALL = 20_000  # training steps; starting workers would take longer
+
+CellProgress = Callable[[int, int], None]
+"""Told how many cells are done, of how many."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """An evaluation was interrupted; ``results`` holds the agents that were finished, or None."""
+    """An evaluation was interrupted after ``done`` of ``cells``; ``results`` holds what was finished, or None."""
 
-    def __init__(self, results: Results | None) -> None:
+    def __init__(self, results: Results | None, done: int, cells: int) -> None:
         super().__init__("evaluation interrupted")
-        self.results = results
-
-
-def lr0_grid(low: float, high: float, count: int) -> list[float]:
-    """Return ``count`` rates evenly spaced in logarithm from ``low`` to ``high``, to six digits.
-
-    Raises:
-        InputError: not 0 < low < high, or fewer than two points.
-    """
-    if not 0.0 < low < high < np.inf:
-        raise InputError(f"lr0 grid from {low:g} to {high:g}: write 0 < low < high")
-    if count < 2:
-        raise InputError(f"lr0 grid of {count} rates: at least 2 are needed")
-    return [float(f"{value:.6g}") for value in np.geomspace(low, high, count)]
+        self.results, self.done, self.cells = results, done, cells
 
 
 def evaluate(
-    task: str | Task = "digits-mlp",
+    task: str | Task | Sequence[str | Task] = "digits-mlp",
     agents: Sequence[str | Agent | Peer] = DEFAULT_AGENTS,
     *,
     lr0: Sequence[float] | None = None,
     runs: int = 5,
     steps: int | None = None,
-    optimizer: str = "sgd",
+    optimizer: str | Sequence[str] = "sgd",
     seed: int = 0,
     device: str = "auto",
     out: str | Path | None = None,
     overwrite: bool = False,
+    block: int = 5,
+    pool: Pool | None = None,
     progress: Progress | None = None,
+    cell_progress: CellProgress | None = None,
     **settings: Any,
 ) -> Results:
-    """Train with every agent from every initial learning rate, several runs each, and return what came of it.
+    """Train with every agent from every initial rate, several runs each, and return what came of it.
 
     Run i of every agent and rate has the initial parameters and the minibatches of seed ``seed + i``, so that
     comparisons are paired. Losses and accuracies are of the whole training and test set after the last step.
 
+    The work is done in cells: one agent on one task with one optimizer, ``block`` runs from all rates. A cell that
+    fails does not stop the others: it is listed in the manifest's ``failures``, and its runs are missing. With ``out``
+    each cell is kept as soon as it is done; the same call goes on where another was interrupted or killed, runs again
+    what failed or was damaged, and ends with the same bytes, whatever the workers.
+
     Args:
-        task: a Task, or its spelling ``name:key=value,…``.
+        task: a Task, or its spelling ``name:key=value,…``; or several.
         agents: Agents, or their spellings ``name:key=value,…``; also ``lrcontrol.peers.PEERS``, which are optimizers of
             their own and look at neither ``optimizer`` nor ``settings``.
         lr0: initial learning rates; default half-decades over the task's range for the optimizer.
         runs: runs for each agent and rate.
         steps: training steps in a run; None is the task's budget.
-        optimizer: ``"sgd"`` or ``"adamw"``.
+        optimizer: ``"sgd"`` or ``"adamw"``, or both.
         seed: of the first run.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
-        out: folder to write the results into; it must be new or empty unless ``overwrite``.
+        out: folder for the results; new, empty, or begun by the same call.
         overwrite: replace the results that ``out`` holds.
-        progress: called as training proceeds.
+        block: runs in a cell; the last digits of a loss can depend on it.
+        pool: who runs the cells; None runs them here, one after another.
+        progress: called as training proceeds, where cells are run here.
+        cell_progress: called whenever a cell is done.
         settings: further fields of ``Settings`` for every agent, such as ``momentum`` or ``smoothing``; what an agent
             needs comes first.
 
     Raises:
-        InputError: an argument that cannot be used.
-        Interrupted: on Ctrl-C; what was finished is in its ``results``, and written where ``out`` is given.
+        InputError: an argument that cannot be used, a folder that cannot be written, or dead workers.
+        Interrupted: on Ctrl-C.
     """
-    if runs < 1:
-        raise InputError(f"runs {runs} is not positive")
-    check_seed(seed)
-    problem = make_task(task)
-    chosen = _agents(agents)
-    base = Settings.make({"task": problem, "optimizer": optimizer, "steps": steps} | settings)
-    for agent in chosen:
-        if not isinstance(agent, Peer):
-            settings_for(base, agent)  # what cannot be used is said before anything runs
-    rates = list(lr0) if lr0 is not None else _default_grid(problem, optimizer)
-    if not rates or len(set(rates)) < len(rates):
-        raise InputError(f"initial learning rates {rates}: give at least one, and none twice")
-    for rate in rates:
-        base.check_lr0(rate)
-    folder = None if out is None else reserve_folder(Path(out), overwrite)
-    config = {
-        "task": problem.name if isinstance(task, Task) else task,
-        "agents": [agent.name for agent in chosen],
-        "lr0": rates,
-        "runs": runs,
-        "steps": base.steps or problem.steps,
-        "optimizer": optimizer,
-        "seed": seed,
-        "device": device,
-        "settings": {name: str(value) for name, value in settings.items()},
-    }
-    began, done, complete = time.perf_counter(), [], True
-    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    try:
-        for agent in chosen:
-            done.append(_run_agent(agent, base, rates, runs, seed, device, progress))
-    except KeyboardInterrupt:
-        complete = False
-    if not done:
-        raise Interrupted(None)
-    manifest = {
-        "config": config,
-        "seeds": [seed + run for run in range(runs)],
-        "started": started,
-        "seconds": round(time.perf_counter() - began, 1),
-        "complete": complete,
-        **provenance(),
-    }
-    results = Results.from_runs([table for table, _ in done], [trace for _, trace in done], manifest)
-    if folder is not None:
-        results.save(folder, overwrite)
-    if not complete:
-        raise Interrupted(results)
-    return results
+    study = Study(
+        tasks=(task,) if isinstance(task, (str, Task)) else tuple(task),
+        agents=find_agents(agents),
+        optimizers=(optimizer,) if isinstance(optimizer, str) else tuple(optimizer),
+        lr0=None if lr0 is None else tuple(lr0),
+        runs=runs,
+        steps=steps,
+        seed=seed,
+        device=device,
+        block=block,
+        settings=settings,
+    )
+    manifest = {"config": study.config, "seeds": [seed + run for run in range(runs)], **provenance()}
+    manifest["command"], manifest["machine"]["torch_threads"] = study.command, 1  # of every cell, whoever runs it
+    store = None if out is None else CellStore(Path(out), manifest, overwrite)
+    return _Work(study, store, manifest, cell_progress).finish(pool or Pool(workers=1), progress)
 
 
-def _agents(agents: Sequence[str | Agent | Peer]) -> list[Agent | Peer]:
-    chosen = [find_peer(agent) or make_agent(agent) for agent in agents]  # type: ignore[arg-type]
-    names = [agent.name for agent in chosen]
-    if not chosen:
-        raise InputError("no agents given: name at least one")
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"agent {name!r} is given {names.count(name)} times")
-    return chosen
+class _Work:
+    """The cells of a study: which are done, which failed."""
 
+    def __init__(
+        self, study: Study, store: CellStore | None, manifest: dict[str, Any], cell_progress: CellProgress | None
+    ) -> None:
+        self.study, self.store, self.manifest, self.cell_progress = study, store, manifest, cell_progress
+        self.held: dict[Cell, Outcome] = {}
+        self.failures: dict[Cell, str] = {}
+        self.jobs = [job for group in study.groups() for job in group]
+        self.done = 0
 
-def _default_grid(task: Task, optimizer: str) -> list[float]:
-    low, high = task.lr0_range.get(optimizer, (1e-6, 1.0))
-    return lr0_grid(low, high, max(2, round(GRID_PER_DECADE * np.log10(high / low)) + 1))
+    def find(self, cell: Cell) -> Outcome | None:
+        """Return what a cell found, None where there is nothing."""
+        return self.held.get(cell) if self.store is None else self.store.read(cell)
 
+    def finish(self, pool: Pool, progress: Progress | None) -> Results:
+        """Run what is missing, put everything together, and return it."""
+        if pool.backend == "local" and pool.workers is None and self.study.training_steps < SMALL:
+            pool = Pool(workers=1)
+        missing = [job for job in self.jobs if self.find(job.cell) is None]
+        self.done = len(self.jobs) - len(missing)
+        self._tell()
+        if self.store is not None:
+            work = {"done": self.done, "cells": len(self.jobs), "backend": pool.backend, "workers": pool.count}
+            self.store.note("begin", **work, argv=sys.argv[1:])
+        try:
+            self._run(missing, pool, progress)
+            return self._complete()
+        except KeyboardInterrupt:
+            raise Interrupted(self._finished_groups(), self.done, len(self.jobs)) from None
 
-def _run_agent(
-    agent: Agent | Peer,
-    base: Settings,
-    rates: list[float],
-    runs: int,
-    seed: int,
-    device: str,
-    progress: Progress | None,
-) -> tuple[dict[str, list[Any]], dict[str, NDArray[Any]]]:
-    """Return an agent's rows of runs.csv and of traces.parquet, by column, sorted by rate and then run."""
-    task = make_task(base.task)  # type: ignore[arg-type]
-    rows, steps = len(rates) * runs, base.steps or task.steps
-    if isinstance(agent, Peer):
-        final, traces = run_peer(agent, task, rates, runs, steps, seed, device, progress)
-        passes = {"forward_passes": steps, "backward_passes": steps}
-    else:
-        world = roll_out(agent, settings_for(base, agent), rates, runs, seed, device, progress, record=True)
-        order = np.arange(rows).reshape(runs, len(rates)).T.ravel()  # the engine keeps a run's rates together
-        final = {name: values[order] for name, values in final_measures(world).items()}
-        traces = {name: values.T[order] for name, values in world.trace.items()}
-        passes = {"forward_passes": world.forward_passes, "backward_passes": world.backward_passes}
-    labels = {"task": task.name, "optimizer": base.optimizer, "agent": agent.name}
-    columns: dict[str, Any] = {name: [value] * rows for name, value in labels.items()}
-    columns |= {"lr0": np.repeat(rates, runs).tolist(), "run": np.tile(np.arange(runs), len(rates)).tolist()}
-    columns["seed"] = [seed + run for run in columns["run"]]
-    columns |= {name: values.tolist() for name, values in final.items()}
-    columns |= {name: [value] * rows for name, value in passes.items()}
-    trace = {name: np.repeat(np.array(columns[name]), steps) for name in (*labels, "lr0", "run")}
-    trace["step"] = np.tile(np.arange(steps), rows)
-    trace |= {name: values.ravel() for name, values in traces.items()}
-    return {name: columns[name] for name in RUN_COLUMNS}, {name: trace[name] for name in TRACE_COLUMNS}
+    def _run(self, missing: list[Job], pool: Pool, progress: Progress | None) -> None:
+        for cell, finished in pool.run(missing, progress):
+            self._keep(cell, finished)
+            self.done += 1
+            self._tell()
 
+    def _tell(self) -> None:
+        if self.cell_progress is not None:
+            self.cell_progress(self.done, len(self.jobs))
 
-def final_measures(world: World) -> dict[str, NDArray[Any]]:
-    """Return loss and accuracy on both data sets, and which runs diverged, (R,) each, as ``settled`` has them."""
-    data = {"train": world.task.train, "test": world.task.test}
-    measured = {split: world.engine.evaluate(part) for split, part in data.items() if part is not None}
-    return settled(measured, world.diverged, world.history.first)
+    def _keep(self, cell: Cell, finished: Finished) -> None:
+        if finished.content is None:
+            self.failures[cell] = str(finished.error)
+        elif self.store is not None:
+            self.store.write(cell, finished.content)
+        elif (outcome := Outcome.from_bytes(finished.content)) is not None:
+            self.held[cell] = outcome
+        if self.store is not None:
+            facts = {"task": cell.task, "optimizer": cell.optimizer, "agent": cell.agent, "first_run": cell.first}
+            self.store.note("cell", **facts, seconds=round(finished.seconds, 2), error=finished.error)
+
+    def _complete(self) -> Results:
+        failures = [
+            {"task": c.task, "optimizer": c.optimizer, "agent": c.agent, "runs": [c.first, c.first + c.runs - 1]}
+            | {"error": error}
+            for c, error in self.failures.items()
+        ]
+        failures.sort(key=lambda failure: str(failure))
+        manifest = self.manifest | {"complete": not failures, "failures": failures}
+        if self.store is None:
+            results = in_memory(self.study.groups(), self.find, manifest)
+        else:
+            results = write_folder(self.study.groups(), self.find, manifest, self.store.folder)
+            self.store.write_manifest(not failures, failures)
+            self.store.note("end", failures=len(failures))
+        if results is None:
+            raise RuntimeError(f"every cell failed, the first with {failures[0]['error']}")
+        return results
+
+    def _finished_groups(self) -> Results | None:
+        """Return the results of the agents all of whose cells are done."""
+        whole = (group for group in self.study.groups() if all(self.find(job.cell) is not None for job in group))
+        return in_memory(whole, self.find, self.manifest | {"complete": False, "failures": []})

@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lrcontrol.results import Results
+from lrcontrol.results import Results, steps_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-def save_figures(results: Results, folder: Path) -> None:
-    """Write final_loss.png, loss.png and lr.png into ``folder``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    final_loss(results).savefig(folder / "final_loss.png", dpi=120)
+def figures(results: Results) -> Iterator[tuple[str, Figure]]:
+    """Yield the figures of the results of one task with one optimizer, by name: final_loss, loss and lr."""
+    yield "final_loss", final_loss(results)
     for column in ("loss", "lr"):
-        over_steps(results, column).savefig(folder / f"{column}.png", dpi=110)
+        yield column, over_steps(results, column)
 
 
 def _title(results: Results) -> str:
-    config = results.manifest["config"]
-    return f"{config['task']}, {config['optimizer']}, {config['steps']} steps, {config['runs']} runs"
+    [(task, optimizer)] = results.pairs
+    return f"{task}, {optimizer}, {steps_of(results)} steps, {results.manifest['config']['runs']} runs"
 
 
 def final_loss(results: Results) -> Figure:
@@ -101,14 +99,16 @@ def over_steps(results: Results, column: str) -> Figure:
 
 def _mean_over_runs(results: Results, column: str) -> dict[tuple[str, float], NDArray[np.float64]]:
     """Return the mean over runs at each step, by agent and rate; NaN where all runs are frozen."""
-    keys = [(row["agent"], row["lr0"]) for row in results.summary.to_pylist()]
-    config = results.manifest["config"]
-    values = results.traces[column].to_numpy().reshape(len(keys), config["runs"], config["steps"])
-    present = np.isfinite(values)
-    count = present.sum(axis=1)
-    total = np.where(present, values, 0.0).sum(axis=1)
-    means = np.where(count > 0, total / np.maximum(count, 1), np.nan)
-    return dict(zip(keys, means, strict=True))
+    steps, values, at = steps_of(results), results.traces[column].to_numpy(), 0
+    means: dict[tuple[str, float], NDArray[np.float64]] = {}
+    for row in results.summary.to_pylist():
+        size = row["runs"] * steps
+        part = values[at : at + size].reshape(row["runs"], steps)
+        at += size
+        present = np.isfinite(part)
+        count, total = present.sum(axis=0), np.where(present, part, 0.0).sum(axis=0)
+        means[row["agent"], row["lr0"]] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    return means
 
 
 def learning_curve(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:

@@ -1,12 +1,11 @@
-"""The results of an evaluation: three tables, a manifest, figures; written as one folder or not at all."""
+"""The results of an evaluation: three tables and a manifest."""
 
 from __future__ import annotations
 
 import csv
+import io
 import json
-import shutil
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,8 @@ from lrcontrol.envs.errors import InputError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from lrcontrol.cells import Cell
 
 MEASURES = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
 LABELS = ("task", "optimizer", "agent", "lr0")
@@ -45,20 +46,6 @@ class Results:
     traces: pa.Table
     manifest: dict[str, Any]
 
-    @classmethod
-    def from_runs(
-        cls,
-        runs: Sequence[dict[str, list[Any]]],
-        traces: Sequence[dict[str, NDArray[Any]]],
-        manifest: dict[str, Any],
-    ) -> Results:
-        """Return the results of the agents whose rows are given by column, one dictionary for each agent."""
-        import pyarrow as pa
-
-        run_table = pa.table({name: [value for part in runs for value in part[name]] for name in RUN_COLUMNS})
-        trace_table = pa.concat_tables([_trace_table(part) for part in traces])
-        return cls(_summary(run_table), run_table, trace_table, manifest)
-
     @property
     def agents(self) -> list[str]:
         """The agents' names, in the order they were given."""
@@ -85,10 +72,15 @@ class Results:
         return self.summary.filter(pc.field("agent") == agent)
 
     def by_start(self, agent: str, measure: str = "train_loss") -> NDArray[np.float64]:
-        """Return a measure at the end of an agent's runs, (starts, runs), initial rates and runs in rising order."""
-        found = {(row["lr0"], row["run"]): row[measure] for row in self.runs.to_pylist() if row["agent"] == agent}
-        rates, runs = (sorted({key[part] for key in found}) for part in (0, 1))
-        return np.array([[found[rate, run] for run in runs] for rate in rates], dtype=np.float64)
+        """Return a measure at the end of an agent's runs, (starts, runs), initial rates and runs in rising order.
+
+        NaN where a run is missing, its cell having failed.
+        """
+        rows = self.runs.to_pylist()
+        rates, runs = (sorted({row[name] for row in rows}) for name in ("lr0", "run"))
+        found = {(row["lr0"], row["run"]): row[measure] for row in rows if row["agent"] == agent}
+        nothing = float("nan")
+        return np.array([[found.get((rate, run), nothing) for run in runs] for rate in rates], dtype=np.float64)
 
     @classmethod
     def load(cls, folder: str | Path) -> Results:
@@ -110,76 +102,47 @@ class Results:
             manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         except (OSError, pa.ArrowInvalid, json.JSONDecodeError) as error:
             raise InputError(f"{folder} does not hold the results of an evaluation: {error}") from error
-        return cls(_summary(runs), runs, traces, manifest)
-
-    def save(self, folder: Path, overwrite: bool = False) -> None:
-        """Write summary.csv, runs.csv, traces.parquet, manifest.json and figures/ as ``folder``, whole or not at all.
-
-        Raises:
-            InputError: the folder cannot be written, or holds something already.
-        """
-        import pyarrow.parquet as pq
-
-        from lrcontrol.figures import save_figures
-
-        folder = reserve_folder(folder, overwrite)
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        except OSError as error:
-            raise InputError(f"cannot write to {folder.parent}: {error.strerror}; choose another --out") from error
-        try:
-            write_csv(temporary / "summary.csv", self.summary)
-            write_csv(temporary / "runs.csv", self.runs)
-            pq.write_table(self.traces, temporary / "traces.parquet", compression="zstd")
-            (temporary / "manifest.json").write_text(json.dumps(self.manifest, indent=1) + "\n", encoding="utf-8")
-            save_figures(self, temporary / "figures")
-            temporary.chmod(0o755)
-            if folder.exists():
-                shutil.rmtree(folder)
-            temporary.rename(folder)
-        except OSError as error:
-            raise InputError(f"cannot write {folder}: {error.strerror or error}; choose another --out") from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        return cls(summarise(runs), runs, traces, manifest)
 
 
-def reserve_folder(folder: Path, overwrite: bool = False) -> Path:
-    """Return the folder if results can be written there: it is new, empty, or results that may be replaced.
+def run_table(cell: Cell, runs: Sequence[int], final: Mapping[str, NDArray[Any]], seed: int) -> pa.Table:
+    """Return the rows of runs.csv of some runs of an agent, sorted by rate and then run.
 
-    Nothing is left there: the work that is to fill it may still fail.
-
-    Raises:
-        InputError: it cannot be written, or what it holds would be lost.
+    Args:
+        cell: one of those that the runs are of.
+        runs: their N numbers.
+        final: (L · N,) each, L rates and N runs, sorted so.
+        seed: of run 0.
     """
-    try:
-        if folder.is_dir() and any(folder.iterdir()):
-            if not overwrite:
-                raise InputError(f"{folder} is not empty: choose another --out, or add --overwrite to replace it")
-            if not (folder / "manifest.json").is_file():
-                raise InputError(
-                    f"{folder} holds no results of an evaluation, so it is not replaced: choose another --out"
-                )
-        there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-        if not there.is_dir():
-            raise InputError(f"{there} is a file: give a folder as --out")
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=there.parent if there == folder else there):
-            pass
-    except OSError as error:
-        raise InputError(f"cannot write to {folder}: {error.strerror}; choose another --out") from error
-    return folder
-
-
-def _trace_table(columns: dict[str, NDArray[Any]]) -> pa.Table:
     import pyarrow as pa
 
-    table = pa.table(columns)
-    for name in ("task", "optimizer", "agent"):
-        table = table.set_column(table.schema.get_field_index(name), name, table[name].cast(pa.string()))
-    return table
+    number = np.tile(np.asarray(runs, dtype=np.int64), len(cell.lr0))
+    columns: dict[str, Any] = _labels(cell, len(number)) | {"lr0": np.repeat(cell.lr0, len(runs)), "run": number}
+    columns |= {"seed": number + seed, **final}
+    return pa.table({name: columns[name] for name in RUN_COLUMNS})
 
 
-def _summary(runs: pa.Table) -> pa.Table:
+def trace_table(cell: Cell, runs: Sequence[int], traces: Mapping[str, NDArray[Any]]) -> pa.Table:
+    """Return the rows of traces.parquet of the same runs, from (L · N, steps) each."""
+    import pyarrow as pa
+
+    rows, steps = traces["loss"].shape
+    columns: dict[str, Any] = _labels(cell, rows * steps)
+    columns["lr0"] = np.repeat(cell.lr0, len(runs) * steps)
+    columns["run"] = np.repeat(np.tile(np.asarray(runs, dtype=np.int64), len(cell.lr0)), steps)
+    columns["step"] = np.tile(np.arange(steps), rows)
+    columns |= {name: values.ravel() for name, values in traces.items()}
+    return pa.table({name: columns[name] for name in TRACE_COLUMNS})
+
+
+def _labels(cell: Cell, rows: int) -> dict[str, Any]:
+    import pyarrow as pa
+
+    return {name: pa.array([getattr(cell, name)] * rows, pa.string()) for name in ("task", "optimizer", "agent")}
+
+
+def summarise(runs: pa.Table) -> pa.Table:
+    """Return the summary of a table of runs."""
     import pyarrow as pa
 
     rows = runs.to_pylist()
@@ -199,9 +162,15 @@ def _summarise(key: tuple[Any, ...], group: list[dict[str, Any]]) -> dict[str, A
     return summary | {name: group[0][name] for name in PASSES}
 
 
-def write_csv(path: Path, table: pa.Table) -> None:
-    """Write a table as csv, floats with all their digits."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(table.column_names)
-        writer.writerows(row.values() for row in table.to_pylist())
+def steps_of(results: Results) -> int:
+    """Return the training steps of a run of one task with one optimizer."""
+    return len(results.traces) // len(results.runs)
+
+
+def csv_bytes(table: pa.Table) -> bytes:
+    """Return a table as csv, floats with all their digits."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(table.column_names)
+    writer.writerows(row.values() for row in table.to_pylist())
+    return text.getvalue().encode()

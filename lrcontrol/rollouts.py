@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,46 @@ from lrcontrol.envs.world import World
 
 Progress = Callable[[str, int, int], None]
 """Told an agent's name, its training steps so far, and its budget."""
+
+
+class Trained(NamedTuple):
+    """What came of rates · runs runs, sorted by rate and then run.
+
+    Attributes:
+        final: the columns that ``settled`` makes, (rates · runs,) each.
+        traces: loss, lr and momentum before each step, (rates · runs, steps) each, NaN where there is none.
+        passes: ``forward_passes`` and ``backward_passes`` that one run has cost, all of what it took to get it.
+    """
+
+    final: dict[str, NDArray[Any]]
+    traces: dict[str, NDArray[Any]]
+    passes: dict[str, int]
+
+    def repeated(self, copies: int) -> Trained:
+        """Return the runs ``copies`` times over: those of one rate stand for all, which each paid for them."""
+        return Trained(
+            {name: np.tile(values, copies) for name, values in self.final.items()},
+            {name: np.tile(values, (copies, 1)) for name, values in self.traces.items()},
+            self.passes,
+        )
+
+    def best(self, column: str) -> Trained:
+        """Return the one run whose final ``column`` is lowest."""
+        row = int(np.argmin(self.final[column]))
+        return Trained(
+            {name: values[row : row + 1] for name, values in self.final.items()},
+            {name: values[row : row + 1] for name, values in self.traces.items()},
+            self.passes,
+        )
+
+
+def joined(parts: Sequence[Trained], passes: dict[str, int]) -> Trained:
+    """Return the runs of all parts, one after another, and what each of them cost."""
+    return Trained(
+        {name: np.concatenate([part.final[name] for part in parts]) for name in parts[0].final},
+        {name: np.concatenate([part.traces[name] for part in parts]) for name in parts[0].traces},
+        passes,
+    )
 
 
 def settings_for(base: Settings, agent: Agent) -> Settings:
@@ -56,6 +96,22 @@ def roll_out(
         if progress is not None:
             progress(agent.name, world.step_count, world.steps)
     return world
+
+
+def trained(world: World, rows: NDArray[np.int64]) -> Trained:
+    """Return what came of some rows of a world that recorded, at what one row of it cost."""
+    return Trained(
+        {name: values[rows] for name, values in final_measures(world).items()},
+        {name: values.T[rows] for name, values in world.trace.items()},
+        {"forward_passes": world.forward_passes, "backward_passes": world.backward_passes},
+    )
+
+
+def final_measures(world: World) -> dict[str, NDArray[Any]]:
+    """Return loss and accuracy on both data sets, and which runs diverged, (R,) each, as ``settled`` has them."""
+    data = {"train": world.task.train, "test": world.task.test}
+    measured = {split: world.engine.evaluate(part) for split, part in data.items() if part is not None}
+    return settled(measured, world.diverged, world.history.first)
 
 
 def settled(

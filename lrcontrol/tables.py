@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lrcontrol.columns import OVERALL, TERMINAL, Column
-from lrcontrol.results import Results
+from lrcontrol.results import Results, steps_of
 from lrcontrol.standings import Standings
 
 if TYPE_CHECKING:
@@ -45,11 +45,11 @@ def agent_table(results: Results, agent: str) -> Table:
 
 def grid_table(results: Results) -> Table:
     """Return one line per agent over the whole grid of initial rates, by final training loss."""
-    config = results.manifest["config"]
-    rates = config["lr0"]
+    [(task, optimizer)] = results.pairs
+    rates, runs = set(results.summary["lr0"].to_pylist()), results.manifest["config"]["runs"]
     title = (
-        f"{config['task']}, {config['optimizer']}, {config['steps']} steps: final training loss over "
-        f"{len(rates)} initial rates from {min(rates):g} to {max(rates):g}, {config['runs']} runs each"
+        f"{task}, {optimizer}, {steps_of(results)} steps: final training loss over "
+        f"{len(rates)} initial rates from {min(rates):g} to {max(rates):g}, {runs} runs each"
     )
     table = _table(title)
     table.add_column("agent", no_wrap=True)

@@ -12,8 +12,7 @@ from lrcontrol.agents import Agent
 from lrcontrol.envs.distributions import Fixed, Mixture, TaskDistribution
 from lrcontrol.envs.features import safe_log
 from lrcontrol.envs.settings import Settings
-from lrcontrol.evaluation import final_measures
-from lrcontrol.rollouts import roll_out, settings_for
+from lrcontrol.rollouts import final_measures, roll_out, settings_for
 
 STARTS, TASKS, RUNS = 8, 6, 3
 LR0_RANGE = (1e-6, 1.0)  # where the settings say nothing

@@ -27,8 +27,7 @@ from lrcontrol.envs.distributions import find_tasks
 from lrcontrol.envs.settings import Settings
 from lrcontrol.envs.task import Task
 from lrcontrol.envs.text import next_token_loss
-from lrcontrol.evaluation import final_measures
-from lrcontrol.rollouts import roll_out
+from lrcontrol.rollouts import final_measures, roll_out
 
 FEATURES = (
     "loss_change",

@@ -80,12 +80,12 @@ def place(folder: Path, task: str, optimizer: str, agent: str) -> Path:
 def results_of(task: str, optimizer: str, agent: str, rates: list[float], options: Options) -> lrcontrol.Results | None:
     """Return an agent's results on a task, run now if they are not there; None if they are not to be run."""
     out = place(options.folder, task, optimizer, agent)
-    if not (out / "manifest.json").exists():
+    if not (out / "runs.csv").exists():
         if not options.run:
             return None
         arguments: dict[str, Any] = {"lr0": rates, "runs": TASKS[task][0], "optimizer": optimizer, "momentum": 0.9}
-        results = lrcontrol.evaluate(task, [agent], out=out, **arguments)
-        print(f"{task}, {optimizer}, {agent}: {results.manifest['seconds']} s", flush=True)
+        lrcontrol.evaluate(task, [agent], out=out, **arguments)
+        print(f"{task}, {optimizer}, {agent}", flush=True)
     return lrcontrol.Results.load(out)
 
 

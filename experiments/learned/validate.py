@@ -16,8 +16,7 @@ from lrcontrol.agents import make_agent
 from lrcontrol.envs.distributions import find_tasks
 from lrcontrol.envs.settings import Settings
 from lrcontrol.envs.task import Task
-from lrcontrol.evaluation import final_measures
-from lrcontrol.rollouts import roll_out, settings_for
+from lrcontrol.rollouts import final_measures, roll_out, settings_for
 
 HERE = Path(__file__).parent
 GRIDS = {"adamw": np.geomspace(3e-4, 1.0, 8), "sgd": np.geomspace(1e-2, 30.0, 8)}

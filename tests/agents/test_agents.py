@@ -13,12 +13,15 @@ from lrcontrol.envs.seeding import run_seeds
 SPELLINGS = {
     "constant": ["constant"],
     "schedule": [
-        *(f"schedule:kind={kind}" for kind in ("warm-up", "cosine", "one-cycle", "step", "inverse-sqrt")),
+        *(f"schedule:kind={kind}" for kind in ("warm-up", "cosine", "one-cycle", "step", "inverse-sqrt", "wsd")),
         "schedule:kind=warm-up,warmup=5.0",
         "schedule:kind=cosine,warmup=0.25,end=0.1",
+        "schedule:kind=cosine,warmup=0.05",
+        "schedule:kind=wsd,warmup=0.1,decay=0.3",
     ],
     "plateau": ["plateau", "plateau:factor=0.5,patience=1,window=3,every=2"],
     "greedy": ["greedy", "greedy:factor=0.9,patience=1,window=5"],
+    "random": ["random", "random:factor=1.5,every=3,seed=7"],
     "hillclimb": [
         "hillclimb",
         "hillclimb:factor=2,every=3",
@@ -116,6 +119,8 @@ def test_stable_baselines3_can_evaluate_it(name, text):
         ("hillclimb:probe=loss", "unknown probe"),
         ("hillclimb:probe=gradient,momentum=true", "use probe=update"),
         ("hillclimb:momentum=yes", "write true or false"),
+        ("random:factor=1", "factor 1 is not above 1"),
+        ("random:every=0", "every 0"),
         ("runs/none", "there is no such folder"),
         ("schedule:kind=sawtooth", "unknown schedule"),
         ("constant:factor=2", "takes no keys"),
@@ -124,6 +129,23 @@ def test_stable_baselines3_can_evaluate_it(name, text):
 def test_spellings_that_cannot_be_used_say_why(text, complaint):
     with pytest.raises(InputError, match=complaint):
         make_agent(text)
+
+
+def test_random_multiplies_by_what_nothing_but_its_own_draws_decides():
+    rates = play(make_agent("random:factor=4"), 40)["lr"]
+    moves = np.diff(np.log(np.concatenate([np.full((1, 40), 0.1), rates])), axis=0) / np.log(4.0)
+    assert np.abs(moves).max() <= 1.0 + 1e-9
+    assert abs(moves.mean()) < 4.0 / np.sqrt(3.0 * moves.size)  # uniform in -1..1: mean 0, variance 1/3
+    assert moves.var() == pytest.approx(1.0 / 3.0, rel=0.15)
+    assert len(np.unique(moves[0].round(9))) == 40
+    other = play(make_agent("random:factor=4,seed=1"), 40)["lr"]
+    assert (other != rates).all()
+
+
+def test_random_holds_between_its_draws():
+    rates = play(make_agent("random:every=5"), 1)["lr"][:, 0]
+    assert [len(set(rates[first : first + 5])) for first in (0, 5, 10)] == [1, 1, 1]
+    assert len(set(rates)) == 3
 
 
 @pytest.mark.parametrize(("slope", "action"), [(0.5, 1), (1e-30, 1), (0.0, 0), (-0.5, 0)])

@@ -51,7 +51,27 @@ def test_a_warm_up_below_one_is_a_share_of_the_run_and_goes_before_any_kind():
     assert rates[30] == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize("kind", ["constant", "warm-up", "cosine", "one-cycle", "step", "inverse-sqrt"])
+def test_warm_up_stable_decay_has_its_three_parts():
+    rates = [Schedule("wsd", warmup=0.1, end=0.2)(t, T) for t in range(T)]
+    assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert rates[5:41] == [1.0] * 36  # the decay is of 10 steps, from step 40 on, and would be at its end at step 50
+    assert rates[41:] == pytest.approx([0.92, 0.84, 0.76, 0.68, 0.6, 0.52, 0.44, 0.36, 0.28])
+    assert [Schedule("wsd", decay=4)(t, 300) for t in (0, 2, 3, 296, 297, 299)] == pytest.approx(
+        [1 / 3, 1.0, 1.0, 1.0, 0.75, 0.25]  # 1 % of 300 steps are its warm-up
+    )
+
+
+def test_a_warm_up_longer_than_what_the_decay_leaves_shortens_the_decay():
+    rates = [Schedule("wsd", warmup=6, decay=8)(t, 10) for t in range(10)]
+    assert rates == pytest.approx([1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1.0, 1.0, 0.75, 0.5, 0.25])
+
+
+@pytest.mark.parametrize(("kind", "needs"), [("wsd", True), ("cosine", True), ("constant", False), ("warm-up", True)])
+def test_it_says_whether_it_has_to_know_the_length_of_the_run(kind, needs):
+    assert Schedule(kind).needs_total is needs
+
+
+@pytest.mark.parametrize("kind", ["constant", "warm-up", "cosine", "one-cycle", "step", "inverse-sqrt", "wsd"])
 @pytest.mark.parametrize("total", [1, 2, 3, 7])
 def test_the_shortest_runs_have_schedules_too(kind, total):
     assert all(0.0 <= Schedule(kind)(t, total) <= 1.0 for t in range(total))
@@ -62,3 +82,5 @@ def test_bad_schedules_are_named():
         Schedule("cosin")
     with pytest.raises(InputError, match=r"gamma -1\.0"):
         Schedule("step", gamma=-1.0)
+    with pytest.raises(InputError, match=r"decay -0\.1"):
+        Schedule("wsd", decay=-0.1)

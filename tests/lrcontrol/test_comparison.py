@@ -11,7 +11,7 @@ import lrcontrol
 from lrcontrol.comparison import compare
 from lrcontrol.envs import InputError
 from lrcontrol.evaluate_cli import main
-from lrcontrol.results import MEASURES, Results
+from lrcontrol.results import MEASURES, Results, summarise
 from lrcontrol.statistics import holm, interquartile_mean, probability_of_improvement
 
 
@@ -24,11 +24,8 @@ def results_of(losses):
                 facts = {"task": "t", "optimizer": "sgd", "agent": agent, "lr0": 10.0**start, "run": run, "seed": run}
                 facts |= {name: float(loss) for name in MEASURES} | {"diverged": False}
                 rows.append(facts | {"forward_passes": 10 + 20 * number, "backward_passes": 10})
-    columns = [{name: [row[name] for row in rows] for name in rows[0]}]
-    empty = {"task": ["t"], "optimizer": ["sgd"], "agent": ["a"], "lr0": [1.0], "run": [0], "step": [0]}
-    traces = [{name: pa.array(values) for name, values in empty.items()}]
-    runs = next(iter(losses.values())).shape[1]
-    return Results.from_runs(columns, traces, {"config": {"runs": runs}})
+    table, number = pa.Table.from_pylist(rows), next(iter(losses.values())).shape[1]
+    return Results(summarise(table), table, pa.table({}), {"config": {"runs": number}})
 
 
 def test_a_constant_ratio_is_found_exactly_and_signed_ranks_are_counted():

@@ -18,7 +18,8 @@ import lrcontrol
 from lrcontrol.envs import make_task
 from lrcontrol.envs.seeding import run_seeds
 from lrcontrol.evaluate_cli import main
-from lrcontrol.evaluation import DEFAULT_AGENTS, Interrupted, lr0_grid
+from lrcontrol.evaluation import DEFAULT_AGENTS, Interrupted
+from lrcontrol.study import lr0_grid
 
 SUMMARY = [
     *("task", "optimizer", "agent", "lr0", "runs", "diverged"),
@@ -59,7 +60,8 @@ def test_a_result_is_a_folder_with_everything_in_it(tmp_path, capsys):
     assert manifest["complete"] is True
     assert manifest["config"]["agents"] == ["constant", "hillclimb:factor=2,every=2"]
     assert manifest["seeds"] == [3, 4]
-    assert {"command", "commit", "versions", "machine", "seconds", "lrcontrol"} <= set(manifest)
+    assert {"command", "commit", "versions", "machine", "lrcontrol"} <= set(manifest)
+    assert manifest["command"][:5] == ["python", "-m", "lrcontrol.evaluate", "--task", "digits-mlp"]
     assert sorted(path.name for path in (out / "figures").iterdir()) == ["final_loss.png", "loss.png", "lr.png"]
     assert [path.name for path in out.parent.iterdir()] == ["result"]
 
@@ -171,11 +173,13 @@ def test_words_the_parser_does_not_know_are_exit_code_two_too(capsys):
 def test_results_are_never_overwritten_unasked(tmp_path, capsys):
     command = [*QUICK, "--agents", "constant", "--out", tmp_path / "out"]
     assert run_main(*command) == 0
-    before = (tmp_path / "out" / "manifest.json").read_bytes()
-    assert run_main(*command) == 2
-    assert "is not empty" in capsys.readouterr().err
-    assert (tmp_path / "out" / "manifest.json").read_bytes() == before
-    assert run_main(*command, "--overwrite") == 0
+    before = (tmp_path / "out" / "runs.csv").read_bytes()
+    assert run_main(*command, "--seed", "7") == 2
+    assert "another study (command" in (complaint := capsys.readouterr().err)
+    assert "config.seed is 0 there and 7 here" in complaint
+    assert (tmp_path / "out" / "runs.csv").read_bytes() == before
+    assert run_main(*command, "--seed", "7", "--overwrite") == 0
+    assert (tmp_path / "out" / "runs.csv").read_bytes() != before
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("years of work")
     assert run_main(*command[:-1], tmp_path / "mine", "--overwrite") == 2
@@ -265,16 +269,19 @@ def test_ctrl_c_keeps_what_was_finished(tmp_path, capsys):
         if agent == "hillclimb" and step == 3:
             raise KeyboardInterrupt
 
-    arguments = {"lr0": [0.1], "runs": 1, "steps": 6, "progress": interrupt}
-    with pytest.raises(Interrupted) as caught:
-        lrcontrol.evaluate(agents=["constant", "hillclimb"], out=tmp_path / "out", **arguments)
-    assert caught.value.results.agents == ["constant"]
+    arguments = {"lr0": [0.1], "runs": 1, "steps": 6}
+    for out in (tmp_path / "out", None):
+        with pytest.raises(Interrupted) as caught:
+            lrcontrol.evaluate(agents=["constant", "hillclimb"], out=out, progress=interrupt, **arguments)
+        assert caught.value.results.agents == ["constant"]
+        assert (caught.value.done, caught.value.cells) == (1, 2)
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["complete"] is False
-    assert {row["agent"] for row in rows_of(tmp_path / "out" / "runs.csv")} == {"constant"}
     with pytest.raises(Interrupted) as caught:
-        lrcontrol.evaluate(agents=["hillclimb"], out=tmp_path / "none", **arguments)
+        lrcontrol.evaluate(agents=["hillclimb"], progress=interrupt, **arguments)
     assert caught.value.results is None
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    results = lrcontrol.evaluate(agents=["constant", "hillclimb"], out=tmp_path / "out", **arguments)
+    assert results.agents == ["constant", "hillclimb"]
+    assert results.manifest["complete"] is True
 
 
 def test_the_module_runs_as_a_program_and_is_the_function_when_imported(tmp_path):

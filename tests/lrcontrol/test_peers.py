@@ -107,7 +107,7 @@ def test_a_peer_that_explodes_is_in_the_table_as_that():
 def test_every_peer_trains_where_its_package_is(name):
     results = lrcontrol.evaluate("quadratic:noise=0.1", [name], lr0=[1e-3], runs=1)
     losses = results.traces["loss"].to_pylist()
-    assert results.of_agent(name).to_pylist()[0]["train_loss_mean"] < 0.7 * losses[0]
+    assert results.of_agent(results.agents[0]).to_pylist()[0]["train_loss_mean"] < 0.7 * losses[0]
 
 
 def test_a_key_that_a_peer_does_not_have_is_refused():

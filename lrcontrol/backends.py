@@ -1,0 +1,158 @@
+"""Where cells are run: in this process, on this machine's cores, on a Dask or a Ray cluster, all through joblib."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lrcontrol.cells import Cell, Finished, Job, run_job, run_packed
+from lrcontrol.envs.errors import InputError, unknown
+from lrcontrol.rollouts import Progress
+
+BACKENDS = ("local", "dask", "ray")
+ROUND = 4  # cells for each worker of a Ray cluster at a time
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Who works, and how many.
+
+    Args:
+        backend: ``"local"``, ``"dask"`` or ``"ray"``; the latter two are in the extra ``distributed``.
+        workers: how many, one torch thread each; None is one for each core here, and all there are of a cluster.
+        address: of a running cluster, such as ``tcp://host:8786`` (Dask) or ``ray://host:10001``; None starts one here.
+
+    Raises:
+        InputError: a backend that is not known or not installed, no positive number of workers, an address of nothing.
+    """
+
+    backend: str = "local"
+    workers: int | None = None
+    address: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.backend not in BACKENDS:
+            raise unknown("backend", self.backend, BACKENDS)
+        if self.workers is not None and self.workers < 1:
+            raise InputError(f"workers {self.workers} is not positive")
+        if self.address is not None and self.backend == "local":
+            raise InputError(f"address {self.address!r} is of a cluster: add --backend dask or --backend ray")
+        if self.backend != "local":
+            _module(self.backend, "distributed" if self.backend == "dask" else "ray")
+
+    @property
+    def count(self) -> int:
+        """The number of local workers."""
+        if self.workers is not None:
+            return self.workers
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+    @property
+    def stays_here(self) -> bool:
+        """Whether cells are run one after another in this process."""
+        return self.backend == "local" and self.count == 1
+
+    def run(self, jobs: Sequence[Job], progress: Progress | None = None) -> Iterator[tuple[Cell, Finished]]:
+        """Run all jobs and yield each as soon as it is done, in whatever order that is.
+
+        Args:
+            jobs: what to run.
+            progress: told of training steps, where cells are run in this process.
+
+        Raises:
+            InputError: workers died, or the cluster cannot be reached.
+        """
+        if self.stays_here or not jobs:
+            for job in jobs:
+                yield job.cell, run_job(job, progress)
+            return
+        from joblib import Parallel, delayed
+
+        with self._context() as (size, settings), Parallel(batch_size=1, **settings) as parallel:
+            size = size or len(jobs)
+            for first in range(0, len(jobs), size):
+                numbers = range(first, min(first + size, len(jobs)))
+                calls = (delayed(_numbered)(number, jobs[number].pack()) for number in numbers)
+                with _deaths_told(self.backend):
+                    for number, finished in parallel(calls):
+                        yield jobs[number].cell, finished
+
+    @contextlib.contextmanager
+    def _context(self) -> Iterator[tuple[int | None, dict[str, Any]]]:
+        """Make joblib use the backend, and yield the jobs of a call, None for all, and what else Parallel is told.
+
+        Joblib's backend for Ray hands results over only when a call is over, so that cells go to it in rounds.
+        """
+        from joblib import parallel_config
+
+        streams = {"return_as": "generator_unordered"}
+        if self.backend == "local":
+            with parallel_config("loky", n_jobs=self.count, inner_max_num_threads=1):
+                yield None, streams
+        elif self.backend == "dask":
+            with self._dask() as client, parallel_config("dask", client=client, wait_for_workers_timeout=60):
+                yield None, {**streams, "n_jobs": -1}
+        else:
+            with self._ray() as workers, parallel_config("ray", n_jobs=workers):
+                yield ROUND * workers, {}
+
+    @contextlib.contextmanager
+    def _dask(self) -> Iterator[Any]:
+        module = _module("dask", "distributed")
+        with contextlib.ExitStack() as stack:
+            where = self.address
+            if where is None:
+                cluster = module.LocalCluster(n_workers=self.count, threads_per_worker=1, dashboard_address=None)
+                where = stack.enter_context(cluster)
+            try:
+                client = module.Client(where, timeout="30s")
+            except (OSError, ValueError) as error:
+                raise InputError(f"no Dask scheduler answers at {where}: {error}") from error
+            yield stack.enter_context(client)
+
+    @contextlib.contextmanager
+    def _ray(self) -> Iterator[int]:
+        ray = _module("ray", "ray")
+        joblib = importlib.import_module("ray.util.joblib")
+        cpus = self.count if self.address is None else None
+        try:
+            ray.init(self.address, num_cpus=cpus, include_dashboard=False if self.address is None else None)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise InputError(f"no Ray cluster answers at {self.address}: {error}") from error
+        joblib.register_ray()
+        try:
+            yield self.workers or int(ray.cluster_resources()["CPU"])
+        finally:
+            ray.shutdown()
+
+
+def _numbered(number: int, packed: bytes) -> tuple[int, Finished]:
+    return number, run_packed(packed)
+
+
+def _module(backend: str, name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise InputError(f"backend {backend!r} is not installed: pip install 'lrcontrol[distributed]'") from error
+
+
+@contextlib.contextmanager
+def _deaths_told(backend: str) -> Iterator[None]:
+    """Turn the death of workers that nothing can make good into a line that says what to do."""
+    from joblib.externals.loky.process_executor import BrokenProcessPool
+
+    deaths: tuple[type[BaseException], ...] = (BrokenProcessPool,)
+    if backend == "dask":
+        deaths += (_module("dask", "distributed").KilledWorker,)
+    try:
+        yield
+    except deaths as error:
+        raise InputError(
+            f"a worker died, for want of memory perhaps ({type(error).__name__}): what was done is kept; the same "
+            f"command goes on from there, with fewer --workers if memory is short"
+        ) from error

@@ -1,0 +1,139 @@
+"""The folder of a study: a file for each cell that is done, a manifest of what it is a study of, and a journal."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from lrcontrol.cells import Cell, Outcome
+from lrcontrol.envs.errors import InputError
+
+MANIFEST, JOURNAL, CELLS = "manifest.json", "journal.jsonl", "cells"
+PROGRESS = ("complete", "failures")  # of a manifest: how far a study is, not what it is
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that at any moment it is there with all its bytes or as it was before.
+
+    Raises:
+        InputError: it cannot be written; a disk that is full loses nothing that was there.
+    """
+    new = path.with_name(f".{path.name}.new")
+    try:
+        with new.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+    except OSError as error:
+        new.unlink(missing_ok=True)
+        raise InputError(
+            f"cannot write {path}: {error.strerror or error}; what was done is kept: make room and give the same "
+            f"command again, or choose another --out"
+        ) from error
+
+
+class CellStore:
+    """The folder ``folder`` of the study with ``manifest``; cells that it holds already need not be run again.
+
+    Raises:
+        InputError: the folder cannot be written, or holds something else: the difference is in the message.
+    """
+
+    def __init__(self, folder: Path, manifest: dict[str, Any], overwrite: bool = False) -> None:
+        self.folder, self.manifest = folder, manifest
+        _check_writable(folder)
+        if folder.is_dir() and any(folder.iterdir()):
+            self._check_content(overwrite)
+        try:
+            (folder / CELLS).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot write to {folder}: {error.strerror}; choose another --out") from error
+        if not (folder / MANIFEST).is_file():
+            self.write_manifest(complete=False)
+
+    def _check_content(self, overwrite: bool) -> None:
+        path = self.folder / MANIFEST
+        if not path.is_file():
+            if {child.name for child in self.folder.iterdir()} <= {CELLS, f".{MANIFEST}.new"}:
+                return  # killed while the first things were made
+            raise InputError(f"{self.folder} is not empty and holds no results of an evaluation: choose another --out")
+        if overwrite:
+            shutil.rmtree(self.folder)
+            return
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError) as error:
+            raise InputError(f"{path} is damaged ({error}): choose another --out, or add --overwrite") from error
+        different = "; ".join(_differences(_identity(found), _identity(json.loads(json.dumps(self.manifest)))))
+        if different:
+            raise InputError(
+                f"{self.folder} holds another study ({different}): choose another --out, or add --overwrite to "
+                f"replace it"
+            )
+
+    def path(self, cell: Cell) -> Path:
+        """Return where a cell's file is."""
+        name = "-".join((cell.task, cell.optimizer, cell.agent, f"run{cell.first}"))
+        readable = "".join(c if c.isalnum() or c in "-_.,=+" else "_" for c in name)[:120]
+        return self.folder / CELLS / f"{readable}-{hashlib.sha256(name.encode()).hexdigest()[:8]}.cell"
+
+    def read(self, cell: Cell) -> Outcome | None:
+        """Return what a cell found, None where it was not run or its file is damaged."""
+        try:
+            return Outcome.from_bytes(self.path(cell).read_bytes())
+        except OSError:
+            return None
+
+    def write(self, cell: Cell, content: bytes) -> None:
+        """Keep what ``Outcome.to_bytes`` made."""
+        write_whole(self.path(cell), content)
+
+    def note(self, event: str, **facts: Any) -> None:
+        """Add a line to the journal: what happened and when. It is no part of the results."""
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        line = json.dumps({"time": now, "event": event, **facts})
+        try:
+            with (self.folder / JOURNAL).open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            print(f"note: {self.folder / JOURNAL} could not be written: {error.strerror}", file=sys.stderr)
+
+    def write_manifest(self, complete: bool, failures: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+        """Write how far the study is beside what it is of, and return that."""
+        manifest = self.manifest | {"complete": complete, "failures": failures or []}
+        write_whole(self.folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
+        return manifest
+
+
+def _identity(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in manifest.items() if name not in PROGRESS}
+
+
+def _differences(there: Any, asked: Any, name: str = "") -> Iterator[str]:
+    """Yield what differs between two nested dictionaries, by dotted name."""
+    if isinstance(there, dict) and isinstance(asked, dict):
+        for key in sorted(there.keys() | asked.keys()):
+            yield from _differences(there.get(key), asked.get(key), f"{name}.{key}" if name else key)
+    elif there != asked:
+        yield f"{name} is {there} there and {asked} here"
+
+
+def _check_writable(folder: Path) -> None:
+    """Raise InputError where nothing can be written; nothing is left there: the work may still be refused."""
+    try:
+        there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+        if not there.is_dir():
+            raise InputError(f"{there} is a file: give a folder as --out")
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=there.parent if there == folder else there):
+            pass
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror}; choose another --out") from error

@@ -1,0 +1,155 @@
+"""A study: all that an evaluation is to find out, divided into cells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from lrcontrol.agents import Agent, make_agent
+from lrcontrol.cells import Cell, Job
+from lrcontrol.envs.engine import pick_device
+from lrcontrol.envs.errors import InputError
+from lrcontrol.envs.registry import make_task
+from lrcontrol.envs.seeding import check_seed
+from lrcontrol.envs.settings import Settings
+from lrcontrol.envs.task import Task
+from lrcontrol.envs.world import World
+from lrcontrol.peers import Peer, find_peer
+from lrcontrol.rollouts import settings_for
+
+GRID_PER_DECADE = 2
+
+
+def lr0_grid(low: float, high: float, count: int) -> list[float]:
+    """Return ``count`` rates evenly spaced in logarithm from ``low`` to ``high``, to six digits.
+
+    Raises:
+        InputError: not 0 < low < high, or fewer than two points.
+    """
+    if not 0.0 < low < high < np.inf:
+        raise InputError(f"lr0 grid from {low:g} to {high:g}: write 0 < low < high")
+    if count < 2:
+        raise InputError(f"lr0 grid of {count} rates: at least 2 are needed")
+    return [float(f"{value:.6g}") for value in np.geomspace(low, high, count)]
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is compared with what; arguments as of ``lrcontrol.evaluate``.
+
+    Raises:
+        InputError: an argument that cannot be used: all that can be known before the first training step.
+    """
+
+    tasks: tuple[str | Task, ...]
+    agents: tuple[Agent | Peer, ...]
+    optimizers: tuple[str, ...]
+    lr0: tuple[float, ...] | None
+    runs: int
+    steps: int | None
+    seed: int
+    device: str
+    block: int
+    settings: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        for name in ("runs", "block"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} {getattr(self, name)} is not positive")
+        check_seed(self.seed)
+        pick_device(self.device)
+        _check_names("task", [task.name for task in self._tasks])
+        _check_names("agent", [agent.name for agent in self.agents])
+        _check_names("optimizer", self.optimizers)
+        for task in self._tasks:
+            for optimizer in self.optimizers:
+                self._check_pair(task, optimizer)
+
+    @cached_property
+    def _tasks(self) -> list[Task]:
+        return [make_task(task) for task in self.tasks]
+
+    def _check_pair(self, task: Task, optimizer: str) -> None:
+        base = Settings.make({**self.settings, "task": task, "optimizer": optimizer, "steps": self.steps})
+        for agent in self.agents:
+            if not isinstance(agent, Peer):
+                settings_for(base, agent)
+        rates = self.rates(task, optimizer)
+        if not rates or len(set(rates)) < len(rates):
+            raise InputError(f"initial learning rates {list(rates)}: give at least one, and none twice")
+        for rate in rates:
+            base.check_lr0(rate)
+        World(base, 1, device=self.device)  # what is wrong with the task's model and data is said here
+
+    def rates(self, task: Task, optimizer: str) -> tuple[float, ...]:
+        """Return the initial rates: the given ones, or half-decades over the task's range for the optimizer."""
+        if self.lr0 is not None:
+            return self.lr0
+        low, high = task.lr0_range.get(optimizer, (1e-6, 1.0))
+        return tuple(lr0_grid(low, high, max(2, round(GRID_PER_DECADE * np.log10(high / low)) + 1)))
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """All that decides the numbers, for a manifest."""
+        return {
+            "tasks": [task if isinstance(task, str) else task.name for task in self.tasks],
+            "optimizers": list(self.optimizers),
+            "agents": [agent.name for agent in self.agents],
+            "lr0": None if self.lr0 is None else list(self.lr0),
+            "runs": self.runs,
+            "steps": self.steps,
+            "seed": self.seed,
+            "device": self.device,
+            "block": self.block,
+            "settings": {name: str(value) for name, value in self.settings.items()},
+        }
+
+    @property
+    def command(self) -> list[str]:
+        """The command line that gives these numbers, but for tasks and agents that are objects of a script."""
+        config, words = self.config, ["python", "-m", "lrcontrol.evaluate"]
+        for option, name in (("task", "tasks"), ("agents", "agents"), ("optimizer", "optimizers"), ("lr0", "lr0")):
+            if config[name] is not None:
+                words += [f"--{option}", *(f"{value:g}" if name == "lr0" else value for value in config[name])]
+        for name in ("runs", "steps", "seed", "device", "block"):
+            if config[name] is not None:
+                words += [f"--{name}", str(config[name])]
+        given = {name: value for name, value in config["settings"].items() if value != "None"}
+        return words + [word for name, value in given.items() for word in (f"--{name}", value)]
+
+    def groups(self) -> Iterator[list[Job]]:
+        """Yield the cells of each agent on each task with each optimizer, in the order of the tables."""
+        for spelled, task in zip(self.tasks, self._tasks, strict=True):
+            for optimizer in self.optimizers:
+                for agent in self.agents:
+                    yield [self._job(spelled, task, optimizer, agent, at) for at in range(0, self.runs, self.block)]
+
+    def _job(self, spelled: str | Task, task: Task, optimizer: str, agent: Agent | Peer, first: int) -> Job:
+        runs = min(self.block, self.runs - first)
+        cell = Cell(task.name, optimizer, agent.name, self.rates(task, optimizer), first, runs)
+        settings = {**self.settings, "steps": self.steps}
+        return Job(cell, spelled, agent, settings, self.seed, self.device)
+
+    @property
+    def training_steps(self) -> int:
+        """How many training steps all cells take together."""
+        jobs = [job for group in self.groups() for job in group]
+        steps = {task.name: self.steps or task.steps for task in self._tasks}
+        return sum(len(job.cell.lr0) * job.cell.runs * steps[job.cell.task] for job in jobs)
+
+
+def find_agents(agents: Sequence[str | Agent | Peer]) -> tuple[Agent | Peer, ...]:
+    """Return the agents and peers that spellings stand for."""
+    return tuple(find_peer(agent) or make_agent(agent) for agent in agents)  # type: ignore[arg-type]
+
+
+def _check_names(kind: str, names: Sequence[str]) -> None:
+    if not names:
+        raise InputError(f"no {kind}s given: name at least one")
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{kind} {name!r} is given {names.count(name)} times")

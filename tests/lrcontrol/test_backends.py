@@ -1,0 +1,98 @@
+"""Studies on clusters: real Dask and Ray workers on this machine, one of them killed at work, and the same bytes."""
+
+import os
+import signal
+import sys
+import time
+
+import pytest
+
+import lrcontrol
+from lrcontrol.backends import Pool
+from lrcontrol.cell_store import JOURNAL
+from lrcontrol.envs import InputError
+
+STUDY = {"lr0": [0.01, 0.1], "runs": 2, "steps": 5, "block": 1}
+AGENTS = ["constant", "hillclimb:factor=2", "bandit", "learned"]
+FILES = ("runs.csv", "summary.csv", "traces.parquet", "manifest.json", "figures/lr.png")
+
+
+class Slow:
+    """An agent that takes its time and, once, its worker down: the first to find the flag removes it and dies."""
+
+    needs = {"multipliers": (1.0,), "features": ("log_loss",)}  # noqa: RUF012
+
+    def __init__(self, flag, name):
+        self.flag, self.name = flag, name
+
+    def predict(self, observation, state=None, episode_start=None, deterministic=False):
+        time.sleep(0.05)
+        if self.flag.exists():
+            self.flag.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return (observation[:, 0] * 0).astype(int), state
+
+
+def bytes_of(folder):
+    return {name: (folder / name).read_bytes() for name in FILES} | {
+        path.name: path.read_bytes() for path in (folder / "cells").iterdir()
+    }
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone") / "out"
+    lrcontrol.evaluate("digits-mlp", AGENTS, out=folder, **STUDY)
+    return bytes_of(folder)
+
+
+@pytest.mark.parametrize("backend", ["local", "dask", "ray"])
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_two_workers_of_any_backend_give_the_bytes_of_one_process(backend, alone, tmp_path):
+    if backend != "local":
+        pytest.importorskip({"dask": "distributed", "ray": "ray"}[backend])
+    lrcontrol.evaluate("digits-mlp", AGENTS, out=tmp_path / "out", pool=Pool(backend, 2), **STUDY)
+    assert bytes_of(tmp_path / "out") == alone
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL here")
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_dask_worker_that_dies_at_work_is_made_good(tmp_path):
+    pytest.importorskip("distributed")
+    flag = tmp_path / "flag"
+    agents = [Slow(flag, "slow"), Slow(flag, "slower")]
+    lrcontrol.evaluate("digits-mlp", agents, out=tmp_path / "whole", **STUDY)
+    flag.touch()
+    lrcontrol.evaluate("digits-mlp", agents, out=tmp_path / "killed", pool=Pool("dask", 2), **STUDY)
+    assert not flag.exists()  # a worker has found it
+    assert bytes_of(tmp_path / "killed") == bytes_of(tmp_path / "whole")
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL here")
+def test_a_local_worker_that_dies_is_one_line_and_what_was_done_is_kept(tmp_path):
+    flag = tmp_path / "flag"
+    flag.touch()
+    agents = ["constant", Slow(flag, "slow")]
+    with pytest.raises(InputError, match="a worker died"):
+        lrcontrol.evaluate("digits-mlp", agents, out=tmp_path / "out", pool=Pool("local", 2), **STUDY)
+    assert (tmp_path / "out" / JOURNAL).exists()
+    lrcontrol.evaluate("digits-mlp", agents, out=tmp_path / "out", pool=Pool("local", 2), **STUDY)
+    lrcontrol.evaluate("digits-mlp", agents, out=tmp_path / "whole", **STUDY)
+    assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "whole")
+
+
+def test_a_scheduler_that_does_not_answer_is_one_line(monkeypatch):
+    module = pytest.importorskip("distributed")
+
+    def refuse(*arguments, **others):
+        raise OSError("timed out")
+
+    monkeypatch.setattr(module, "Client", refuse)
+    with pytest.raises(InputError, match="no Dask scheduler answers at tcp://nowhere:1"):
+        lrcontrol.evaluate(agents=["constant"], steps=1, runs=1, pool=Pool("dask", address="tcp://nowhere:1"))
+
+
+def test_an_extra_that_is_missing_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(InputError, match=r"pip install 'lrcontrol\[distributed\]'"):
+        Pool("ray")

@@ -1,0 +1,207 @@
+"""Studies in cells: kept as they are done, resumed byte for byte, damage found, failures told, any backend alike."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import lrcontrol
+from lrcontrol.backends import Pool
+from lrcontrol.cell_store import CellStore, write_whole
+from lrcontrol.cells import Cell, Job, Outcome, run_job, run_packed
+from lrcontrol.envs import InputError
+from lrcontrol.evaluate_cli import main
+
+STUDY = {"lr0": [0.01, 0.1], "runs": 3, "steps": 5, "block": 2, "optimizer": ("sgd", "adamw")}
+AGENTS = ["constant", "hillclimb:factor=2", "bandit"]
+
+
+class Failing:
+    """An agent that fails where a run's first loss is one of those it does not like."""
+
+    name = "failing"
+    needs = {"multipliers": (1.0,), "features": ("log_loss",)}  # noqa: RUF012
+
+    def predict(self, observation, state=None, episode_start=None, deterministic=False):
+        if len(observation) == 2:  # the second block holds one run from two rates
+            raise RuntimeError("no more")
+        return np.zeros(len(observation), dtype=np.int64), state
+
+
+def content(folder):
+    """Return the bytes of a folder's files by name, but for the journal, which tells when things were done."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "journal.jsonl")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study") / "out"
+    lrcontrol.evaluate("digits-mlp", AGENTS, out=folder, **STUDY)
+    return folder
+
+
+def test_a_block_of_runs_is_what_it_is_alone():
+    """Cells of two runs and of one give the losses that one cell of three gives, to rounding."""
+    whole, parts = (lrcontrol.evaluate(agents=AGENTS, **STUDY | {"block": block}) for block in (3, 2))
+    assert whole.pairs == parts.pairs == [("digits-mlp", "sgd"), ("digits-mlp", "adamw")]
+    for name in ("task", "optimizer", "agent", "lr0", "run", "seed"):
+        assert whole.runs[name].to_pylist() == parts.runs[name].to_pylist()
+    for name in ("train_loss", "test_accuracy", "forward_passes"):
+        np.testing.assert_allclose(whole.runs[name], parts.runs[name], rtol=1e-3)
+    for name in ("run", "step"):
+        assert whole.traces[name].to_pylist() == parts.traces[name].to_pylist()
+    np.testing.assert_allclose(whole.traces["lr"], parts.traces["lr"], rtol=1e-6)
+    part = parts.of("digits-mlp", "adamw")
+    assert set(part.runs["optimizer"].to_pylist()) == set(part.traces["optimizer"].to_pylist()) == {"adamw"}
+    assert part.by_start("constant").shape == (2, 3)
+
+
+def test_cells_travel_as_bytes_and_a_changed_byte_is_found():
+    job = Job(Cell("digits-mlp", "sgd", "constant", (0.1,), 0, 1), "digits-mlp", *_rest())
+    finished = run_packed(job.pack())
+    assert finished.error is None
+    outcome = Outcome.from_bytes(finished.content)
+    assert outcome.final["train_loss"].shape == (1,)
+    assert outcome.traces["loss"].shape == (1, 3)
+    assert outcome.to_bytes() == finished.content == run_job(job).content
+    for at in (0, 70, len(finished.content) // 2, len(finished.content) - 1):
+        damaged = bytearray(finished.content)
+        damaged[at] ^= 1
+        assert Outcome.from_bytes(bytes(damaged)) is None
+    assert Outcome.from_bytes(b"") is None
+
+
+def _rest():
+    return lrcontrol.agents.make_agent("constant"), {"steps": 3}, 0, "cpu"
+
+
+def test_what_is_missing_or_damaged_is_run_again_and_nothing_else(uninterrupted, tmp_path):
+    wanted = content(uninterrupted)
+    cells = sorted(name for name in wanted if name.startswith("cells"))
+    assert len(cells) == 2 * 3 * 2
+    done = []
+    for name, change in ((cells[3], lambda b: b[:-1]), (cells[5], lambda b: b[:40] + b"?" + b[41:]), (cells[7], None)):
+        path = uninterrupted / name
+        path.write_bytes(change(path.read_bytes())) if change else path.unlink()
+    (uninterrupted / "runs.csv").write_text("nonsense")
+    (uninterrupted / "figures").joinpath("digits-mlp-sgd", "lr.png").unlink()
+    progress = lambda finished, cells: done.append((finished, cells))  # noqa: E731
+    lrcontrol.evaluate("digits-mlp", AGENTS, out=uninterrupted, cell_progress=progress, **STUDY)
+    assert done == [(9, 12), (10, 12), (11, 12), (12, 12)]
+    assert content(uninterrupted) == wanted
+
+
+@pytest.mark.parametrize("workers", [2])
+def test_local_workers_give_the_same_bytes(workers, uninterrupted, tmp_path):
+    lrcontrol.evaluate("digits-mlp", AGENTS, out=tmp_path / "out", pool=Pool("local", workers), **STUDY)
+    assert content(tmp_path / "out") == content(uninterrupted)
+
+
+def test_a_cell_that_fails_is_told_and_does_not_stop_the_others(tmp_path, capsys):
+    study = STUDY | {"optimizer": "sgd"}
+    results = lrcontrol.evaluate(agents=["constant", Failing()], out=tmp_path / "out", **study)
+    (failure,) = results.manifest["failures"]
+    assert failure == {
+        "task": "digits-mlp",
+        "optimizer": "sgd",
+        "agent": "failing",
+        "runs": [2, 2],
+        "error": "RuntimeError: no more",
+    }
+    assert results.manifest["complete"] is False
+    assert {row["run"] for row in results.runs.to_pylist() if row["agent"] == "failing"} == {0, 1}
+    assert np.isnan(results.by_start("failing")).tolist() == [[False, False, True]] * 2
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["failures"] == [failure]
+    with pytest.raises(InputError, match="'failing' lacks runs"):
+        lrcontrol.compare(results, "failing")
+    with pytest.raises(RuntimeError, match="every cell failed"):
+        lrcontrol.evaluate(agents=[Failing()], **study | {"runs": 1})
+
+
+def test_a_failure_is_in_the_exit_code(tmp_path, capsys, monkeypatch):
+    def fail(*arguments, **others):
+        raise MemoryError("too little")
+
+    monkeypatch.setattr("lrcontrol.peer_runs.OptimizerPeer.run", fail)
+    quick = ["--agents", "constant", "dog", "--steps", "2", "--runs", "1", "--lr0", "0.1", "--out", str(tmp_path / "o")]
+    assert main(quick) == 1
+    captured = capsys.readouterr()
+    assert captured.err == "failed: digits-mlp, sgd, dog, runs 0 to 0: MemoryError: too little\n"
+    assert "constant" in captured.out
+    monkeypatch.undo()
+    assert main(quick) == 0  # what failed is tried again
+    assert "dog" in capsys.readouterr().out
+
+
+def test_a_full_disk_loses_nothing(tmp_path):
+    """A file size limit stands for the full disk: writing beyond it fails in the same place."""
+    resource = pytest.importorskip("resource")
+    path = tmp_path / "file"
+    write_whole(path, b"old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+        with pytest.raises(InputError, match="what was done is kept"):
+            write_whole(path, b"n" * 5000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert path.read_bytes() == b"old"
+    assert [found.name for found in tmp_path.iterdir()] == ["file"]
+
+
+def test_another_study_is_refused_with_the_difference(tmp_path):
+    CellStore(tmp_path / "out", {"config": {"runs": 3, "lr0": [1.0]}, "python": "3"})
+    CellStore(tmp_path / "out", {"config": {"runs": 3, "lr0": [1.0]}, "python": "3"})
+    with pytest.raises(InputError, match=r"config.lr0 is \[1.0\] there and \[2.0\] here; python is 3 there and 4 here"):
+        CellStore(tmp_path / "out", {"config": {"runs": 3, "lr0": [2.0]}, "python": "4"})
+
+
+def test_names_of_files_are_apart_where_names_of_agents_are(tmp_path):
+    store = CellStore(tmp_path / "out", {})
+    cells = [Cell("t", "sgd", agent, (1.0,), 0, 1) for agent in ("a:b", "a_b", "a/b", "x" * 300, "x" * 301)]
+    names = {store.path(cell).name for cell in cells}
+    assert len(names) == 5
+    assert max(map(len, names)) < 150
+
+
+BAD = [
+    ({"backend": "slurm"}, "unknown backend 'slurm'"),
+    ({"workers": 0}, "workers 0 is not positive"),
+    ({"address": "tcp://host:1"}, "add --backend dask"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "complaint"), BAD)
+def test_bad_pools_are_refused(arguments, complaint):
+    with pytest.raises(InputError, match=complaint):
+        Pool(**arguments)
+
+
+def command(folder):
+    words = [sys.executable, "-m", "lrcontrol.evaluate", "--agents", *AGENTS, "--optimizer", "sgd", "adamw"]
+    words += ["--lr0", "0.01", "0.1", "--runs", "3", "--steps", "5", "--block", "2", "--workers", "1"]
+    return [*words, "--out", str(folder)]
+
+
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="there are no process groups here")
+def test_a_study_that_is_killed_ends_with_the_same_bytes(tmp_path):
+    """Killed once as soon as two cells are kept, then resumed; experiments/kills does this a hundred times."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run(command(whole), check=True, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command(killed), start_new_session=True, stdout=subprocess.DEVNULL)
+    while process.poll() is None and len(list(killed.glob("cells/*.cell"))) < 2:
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert 2 <= len(list(killed.glob("cells/*.cell"))) < 12
+    assert not (killed / "runs.csv").exists()
+    subprocess.run(command(killed), check=True, stdout=subprocess.DEVNULL)
+    assert content(killed) == content(whole)
