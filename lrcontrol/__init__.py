@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lrcontrol.envs.settings import Settings
     from lrcontrol.envs.task import Smoothing, Task
     from lrcontrol.evaluation import evaluate
+    from lrcontrol.report_html import write_report
     from lrcontrol.results import Results
     from lrcontrol.training import train
 
@@ -40,6 +41,7 @@ _EXPORTS = {
     "plot_record": "lrcontrol.controller_record",
     "replay_schedule": "lrcontrol.controller_record",
     "train": "lrcontrol.training",
+    "write_report": "lrcontrol.report_html",
 }
 
 __all__ = [
@@ -57,6 +59,7 @@ __all__ = [
     "plot_record",
     "replay_schedule",
     "train",
+    "write_report",
 ]
 
 # A clone without symbolic links has text files in place of lrcontrol/envs and lrcontrol/agents; the folders they name

@@ -25,6 +25,8 @@ class Losses:
         rates: (L,), initial rates in rising order.
         runs: R numbers, rising.
         values: (A, L, R).
+        left_out: agents that have no start and run in common with the others.
+        cut: whether an agent has starts or runs that are not among these.
     """
 
     task: str
@@ -33,37 +35,49 @@ class Losses:
     rates: tuple[float, ...]
     runs: tuple[int, ...]
     values: Array
+    left_out: tuple[str, ...] = ()
+    cut: bool = False
 
     def of(self, agent: str) -> Array:
         """Return an agent's losses, (L, R)."""
         return np.asarray(self.values[self.agents.index(agent)])
 
 
+Cells = dict[tuple[float, int], float]
+
+
 def losses_by_pair(results: Results, measure: str = "train_loss") -> list[Losses]:
     """Return the final losses of every task with every optimizer, in the order of ``Results.pairs``.
 
-    Raises:
-        InputError: agents of a pair that have no start or no run in common.
+    Where runs are missing, agents are compared on the starts and runs that all of them have; one that would leave
+    nothing to compare on is left out, those with the fewest runs first.
     """
     names = ("task", "optimizer", "agent", "lr0", "run", measure)
-    found: dict[tuple[str, str], dict[str, dict[tuple[float, int], float]]] = {}
+    found: dict[tuple[str, str], dict[str, Cells]] = {}
     for task, optimizer, agent, rate, run, value in zip(*(results.runs[n].to_pylist() for n in names), strict=True):
         found.setdefault((task, optimizer), {}).setdefault(agent, {})[rate, run] = value
     return [_on_common_ground(*pair, agents) for pair, agents in found.items()]
 
 
-def _on_common_ground(task: str, optimizer: str, agents: dict[str, dict[tuple[float, int], float]]) -> Losses:
-    rates = sorted(set.intersection(*({rate for rate, _ in cells} for cells in agents.values())))
-    runs = sorted(set.intersection(*({run for _, run in cells} for cells in agents.values())))
-    cells = [(rate, run) for rate in rates for run in runs]
-    if not cells or not all(cell in mine for mine in agents.values() for cell in cells):
-        raise InputError(
-            f"the agents on {task} with {optimizer} ({', '.join(agents)}) have no initial rates and runs in common: "
-            "evaluate them on one --lr0 grid"
-        )
-    values = np.array([[mine[cell] for cell in cells] for mine in agents.values()], dtype=np.float64)
-    shape = (len(agents), len(rates), len(runs))
-    return Losses(task, optimizer, tuple(agents), tuple(rates), tuple(runs), values.reshape(shape))
+def _on_common_ground(task: str, optimizer: str, agents: dict[str, Cells]) -> Losses:
+    kept: list[str] = []
+    for agent in sorted(agents, key=lambda name: -len(agents[name])):
+        if _common([agents[name] for name in (*kept, agent)]) is not None:
+            kept.append(agent)
+    there = tuple(agent for agent in agents if agent in kept)
+    rates, runs = _common([agents[name] for name in there]) or ([], [])
+    values = [[[agents[name][rate, run] for run in runs] for rate in rates] for name in there]
+    left_out = tuple(agent for agent in agents if agent not in kept)
+    cut = any(len(agents[name]) > len(rates) * len(runs) for name in there)
+    return Losses(task, optimizer, there, tuple(rates), tuple(runs), np.array(values, dtype=np.float64), left_out, cut)
+
+
+def _common(parts: list[Cells]) -> tuple[list[float], list[int]] | None:
+    """Return the rates and runs that all have, None where they are none or not every run is there for every rate."""
+    rates = sorted(set.intersection(*({rate for rate, _ in part} for part in parts)))
+    runs = sorted(set.intersection(*({run for _, run in part} for part in parts)))
+    whole = all((rate, run) in part for part in parts for rate in rates for run in runs)
+    return (rates, runs) if rates and runs and whole else None
 
 
 @dataclass(frozen=True)

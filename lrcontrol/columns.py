@@ -115,6 +115,22 @@ HEADLINE = (TASK, OPTIMIZER, AGENT, RANK, RATIO, AREA, BEST, WORST, DIVERGED, CO
 COSTS = (TASK, OPTIMIZER, AGENT, FORWARD, BACKWARD, PASSES, COST, BUDGET, BUDGET_LOSS, AT_BUDGET, TRIALS)
 
 
+def _brief(column: Column, show: Callable[[Row], str], title: str = "") -> Column:
+    return Column(title or column.title, show, column.meaning, column.key)
+
+
+# what fits into the eighty columns of a terminal
+TERMINAL = (
+    AGENT,
+    _brief(RANK, lambda row: number(row["rank"])),
+    _brief(RATIO, lambda row: with_interval(row, "ratio", 2)),
+    _brief(WORST, lambda row: number(row["worst_loss"]), "worst\nstart"),
+    DIVERGED,
+    COST,
+    TRIALS,
+)
+
+
 def markdown_table(rows: Sequence[Row], columns: Sequence[Column] = HEADLINE) -> str:
     """Return rows as a Markdown table, numbers to the right; what would end a cell is escaped."""
     lines = ["| " + " | ".join(column.title for column in columns) + " |"]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from importlib import resources
 from pathlib import Path
 from string import Template
 from typing import Any
 
-from lrcontrol.columns import COSTS, HEADLINE, OVERALL, PAIRS, Column
+from lrcontrol.columns import COSTS, HEADLINE, OVERALL, PAIRS
 from lrcontrol.envs.errors import InputError
 from lrcontrol.report_data import page_data
 from lrcontrol.report_study import ReportStudy, combine, differing, facts, rerun
@@ -58,8 +58,8 @@ def page_of(study: ReportStudy, found: Standings) -> str:
     parts = {
         "title": escape(f"{_counted(len(overall), 'agent')} on {', '.join(dict.fromkeys(r['task'] for r in rows))}"),
         "lede": _lede(study, found, rows),
-        "caveats": "".join(f"<li>{text}</li>" for text in _caveats(study, rows)),
-        "overall": interval_table(overall, _needed(overall, len(study.results.pairs)), found.baseline),
+        "caveats": "".join(f"<li>{text}</li>" for text in _caveats(study, found, rows)),
+        "overall": _overall(overall, len(study.results.pairs), found.baseline),
         "headline": standings_table(ordered, HEADLINE[2:], found.baseline, "Each task with each optimizer"),
         "costs": standings_table(ordered, COSTS[2:], found.baseline, "Cost of a run"),
         "meanings": meanings(HEADLINE),
@@ -73,9 +73,11 @@ def page_of(study: ReportStudy, found: Standings) -> str:
     return Template(_asset("page.html")).substitute(parts)
 
 
-def _needed(overall: Rows, pairs: int) -> Sequence[Column]:
-    """Return the columns over all pairs; how many an agent has is left out where all have all."""
-    return OVERALL if any(row["pairs"] < pairs for row in overall) else [c for c in OVERALL if c is not PAIRS]
+def _overall(rows: Rows, pairs: int, baseline: str) -> str:
+    """Return the table over all pairs; how many an agent has is left out where all have all."""
+    columns = OVERALL if any(row["pairs"] < pairs for row in rows) else [c for c in OVERALL if c is not PAIRS]
+    caption = "All tasks and optimizers together, whatever is filtered" if pairs > 1 else "Rank and ratio"
+    return interval_table(rows, columns, baseline, caption)
 
 
 def _asset(name: str) -> str:
@@ -101,7 +103,7 @@ def _span(values: set[int]) -> str:
     return str(low) if low == high else f"{low} to {high}"
 
 
-def _caveats(study: ReportStudy, rows: Rows) -> list[str]:
+def _caveats(study: ReportStudy, found: Standings, rows: Rows) -> list[str]:
     agents, pairs, runs = study.results.agents, len(study.results.pairs), min(row["runs"] for row in rows)
     told = [
         "Every number here is of training loss. Test data selected nothing, neither agents nor initial rates, and "
@@ -122,6 +124,16 @@ def _caveats(study: ReportStudy, rows: Rows) -> list[str]:
         )
     if any(manifest.get("complete") is False for manifest in study.manifests.values()):
         told.append("<strong>An evaluation was interrupted: what it did not get to is missing here.</strong>")
+    if found.cut:
+        told.append(
+            "<strong>Some agents lack runs or initial rates that others have</strong>: the tables are over those that "
+            "all agents of a task and optimizer have; the curves show all."
+        )
+    if found.left_out:
+        names = "; ".join(
+            f"{code(agent)} on {code(task)}, {code(optimizer)}" for task, optimizer, agent in found.left_out
+        )
+        told.append(f"<strong>Left out</strong>, having no initial rate and run in common with the others: {names}.")
     if any(manifest.get("failures") for manifest in study.manifests.values()):
         told.append('<strong>Some runs failed</strong> and are in no table: see <a href="#failures">Failures</a>.')
     return told
@@ -129,13 +141,17 @@ def _caveats(study: ReportStudy, rows: Rows) -> list[str]:
 
 def _failures(study: ReportStudy) -> str:
     rows = [
-        [str(failure.get(key, "")) for key in ("task", "optimizer", "agent", "runs", "error")] + [name]
+        [_plain(failure.get(key, "")) for key in ("task", "optimizer", "agent", "runs", "error")] + [name]
         for name, manifest in study.manifests.items()
         for failure in manifest.get("failures") or []
     ]
     if not rows:
         return "<p>No run failed.</p>"
     return plain_table(["task", "optimizer", "agent", "runs", "error", "result"], rows, "Runs that failed")
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _made(study: ReportStudy) -> str:

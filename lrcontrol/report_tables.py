@@ -32,7 +32,7 @@ def standings_table(rows: Rows, columns: Sequence[Column], baseline: str, captio
     return _table(_heads(columns), bodies, caption)
 
 
-def interval_table(rows: Rows, columns: Sequence[Column], baseline: str) -> str:
+def interval_table(rows: Rows, columns: Sequence[Column], baseline: str, caption: str) -> str:
     """Return the agents over all pairs, rank and ratio drawn as dots with their intervals too."""
     names, rest = columns[:3], columns[3:]
     scales = {"rank": _Scale(rows, "rank", logarithmic=False), "ratio": _Scale(rows, "ratio", logarithmic=True)}
@@ -46,7 +46,7 @@ def interval_table(rows: Rows, columns: Sequence[Column], baseline: str) -> str:
         for column in names[1:]:
             cells += _cells(row, [column]) + f'<td class="dots">{scales[column.key].drawn(row)}</td>'
         body.append(_row(row, cells + _cells(row, rest), baseline))
-    return _table(heads + _heads(rest), _body(body), "All tasks and optimizers together, whatever is filtered")
+    return _table(heads + _heads(rest), _body(body), caption)
 
 
 def plain_table(heads: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from lrcontrol.aggregates import Array, Estimate, log_area, mean_over_tasks, middle_mean, ranks
 from lrcontrol.arrays import Losses, Traces, losses_by_pair, traces_by_agent
 from lrcontrol.budgets import loss_at_compute, passes, trials_to_match
-from lrcontrol.envs.errors import unknown
+from lrcontrol.envs.errors import InputError, unknown
 from lrcontrol.envs.features import TINY
 from lrcontrol.results import Results
 
@@ -40,11 +40,15 @@ class Standings:
             interquartile mean over all pairs, starts and runs; both with _low and _high; diverged_share; cost, the
             geometric mean over pairs. Sorted by rank.
         baseline: the agent that the others are held against.
+        left_out: task, optimizer and agent where an agent has no start and run in common with the others.
+        cut: whether runs were left out because some agent lacks them.
     """
 
     rows: pa.Table
     overall: pa.Table
     baseline: str
+    left_out: tuple[tuple[str, str, str], ...] = ()
+    cut: bool = False
 
 
 def usual_baseline(results: Results) -> str:
@@ -61,20 +65,24 @@ def standings(results: Results, baseline: str | None = None, seed: int = 0) -> S
         seed: of the bootstrap, 2,000 times over the runs of each pair.
 
     Raises:
-        InputError: a baseline that is not there, or agents that were not run on the same starts.
+        InputError: a baseline that is not there, or has no start and run in common with the other agents.
     """
     import pyarrow as pa
 
     chosen = usual_baseline(results) if baseline is None else baseline
     if chosen not in results.agents:
         raise unknown("baseline", chosen, results.agents)
-    pairs = [_Pair.make(results, losses, chosen) for losses in losses_by_pair(results)]
+    grounds = losses_by_pair(results)
+    if not any(chosen in losses.agents for losses in grounds):
+        raise InputError(f"baseline {chosen} has no initial rate and run in common with other agents: choose another")
+    pairs = [_Pair.make(results, losses, chosen) for losses in grounds]
     rows = [pair.row(agent, seed) for pair in pairs for agent in pair.losses.agents]
-    overall = [
-        _overall(agent, [pair for pair in pairs if agent in pair.losses.agents], seed) for agent in results.agents
-    ]
+    agents = {agent: [pair for pair in pairs if agent in pair.losses.agents] for agent in results.agents}
+    overall = [_overall(agent, mine, seed) for agent, mine in agents.items() if mine]
     overall.sort(key=lambda row: row["rank"])
-    return Standings(pa.Table.from_pylist(rows), pa.Table.from_pylist(overall), chosen)
+    left_out = tuple((part.task, part.optimizer, agent) for part in grounds for agent in part.left_out)
+    cut = any(part.cut for part in grounds)
+    return Standings(pa.Table.from_pylist(rows), pa.Table.from_pylist(overall), chosen, left_out, cut)
 
 
 def _with_ends(name: str, estimate: Estimate) -> dict[str, float]:

@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from lrcontrol.columns import HEADLINE, OVERALL, Column
+from lrcontrol.columns import OVERALL, TERMINAL, Column
 from lrcontrol.results import Results, steps_of
 from lrcontrol.standings import Standings
 
@@ -89,22 +89,31 @@ def comparison_table(compared: pa.Table, baseline: str) -> Table:
 
 
 def standings_tables(found: Standings) -> list[Table]:
-    """Return the standings: agents over all pairs, then on each task with each optimizer."""
-    against = f"against {found.baseline}, final training loss, 95 % intervals over runs"
-    tables = [_of_columns(f"all tasks and optimizers, {against}", OVERALL, found.overall.to_pylist())]
+    """Return the standings: agents over all pairs where there are several, then on each task with each optimizer."""
+    against = f"against {found.baseline}, 95 % intervals over runs"
+    tables = []
+    if len(set(zip(*(found.rows[name].to_pylist() for name in ("task", "optimizer")), strict=True))) > 1:
+        tables.append(
+            _of_columns(
+                f"final training loss on all tasks and optimizers\n{against}", OVERALL, found.overall.to_pylist()
+            )
+        )
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in found.rows.to_pylist():
         groups.setdefault((row["task"], row["optimizer"]), []).append(row)
     for (task, optimizer), rows in groups.items():
-        title = f"{task}, {optimizer}, {rows[0]['starts']} initial rates, {rows[0]['runs']} runs, {against}"
-        tables.append(_of_columns(title, HEADLINE[2:], sorted(rows, key=lambda row: row["rank"])))
+        over = f"initial rates {rows[0]['starts']}, runs {rows[0]['runs']}"
+        title = f"final training loss on {task} with {optimizer}, {over}\n{against}"
+        tables.append(_of_columns(title, TERMINAL, sorted(rows, key=lambda row: row["rank"])))
     return tables
 
 
 def _of_columns(title: str, columns: tuple[Column, ...], rows: list[dict[str, Any]]) -> Table:
     table = _table(title)
     for column in columns:
-        table.add_column(column.title, justify="left" if column.is_text else "right", overflow="fold")
+        table.add_column(
+            column.title, justify="left" if column.is_text else "right", no_wrap=not column.is_text, overflow="fold"
+        )
     for row in rows:
         table.add_row(*(Text(column.show(row)) for column in columns))
     return table

@@ -17,6 +17,8 @@ const Chart = (() => {
     return parent.appendChild(node);
   }
 
+  const flat = (lists) => [].concat(...lists);
+
   function power(exponent) {
     return "10" + String(exponent).replace(/./g, (sign) => (sign === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[sign]));
   }
@@ -101,11 +103,11 @@ const Chart = (() => {
     const caption = html(figure, "figcaption", {}, spec.title + " ");
     if (spec.from) html(caption, "span", {}, spec.from);
     const width = Math.max(260, figure.clientWidth), height = Math.round(Math.min(344, Math.max(246, width * 0.62)));
-    const direct = width >= 440 && spec.lines.length <= 10;
-    const box = { left: 46, right: width - (direct ? 130 : 12), top: 26, bottom: height - 38 };
+    const direct = width >= 420 && spec.lines.length <= 10;
+    const box = { left: 46, right: width - (direct ? 130 : 18), top: 26, bottom: height - 38 };
     const shown = bands && spec.lines.length <= 10;
-    const ys = spec.lines.flatMap((line) => (shown ? [...line.y, ...line.low, ...line.high] : line.y));
-    const x = axis(spec.lines.flatMap((line) => line.x), spec.x.log, spec.x.fixed), y = axis(ys, spec.y.log, spec.y.fixed);
+    const ys = flat(spec.lines.map((line) => (shown ? [...line.y, ...line.low, ...line.high] : line.y)));
+    const x = axis(flat(spec.lines.map((line) => line.x)), spec.x.log, spec.x.fixed), y = axis(ys, spec.y.log, spec.y.fixed);
     const px = (v) => box.left + x.to(v) * (box.right - box.left), py = (v) => box.bottom - y.to(v) * (box.bottom - box.top);
     const usable = (v) => v !== null && Number.isFinite(v) && (!y.log || v > 0);
     const root = svg(figure, "svg", { viewBox: `0 0 ${width} ${height}`, height, tabindex: 0, role: "img" });
@@ -156,8 +158,11 @@ const Chart = (() => {
     if (direct) {
       spread(labels, 13, box.top + 4, box.bottom);
       for (const label of labels) {
+        if (label.x < box.right - 2) {
+          svg(root, "path", { d: `M${label.x + 3} ${label.y}H${box.right}`, stroke: label.line.color, "stroke-dasharray": "1 4", opacity: 0.6 });
+        }
         svg(root, "path", { d: `M${box.right + 1} ${label.y}L${box.right + 8} ${label.at}`, stroke: label.line.color, fill: "none", opacity: 0.6 });
-        const text = svg(root, "text", { x: box.right + 11, y: label.at + 4, style: `fill:${label.line.color}` }, shortened(label.line.name, 17));
+        const text = svg(root, "text", { x: box.right + 11, y: label.at + 4, style: `fill:color-mix(in srgb, ${label.line.color} 70%, var(--ink))` }, shortened(label.line.name, 17));
         svg(text, "title", {}, label.line.name);
       }
     }
@@ -175,8 +180,8 @@ const Chart = (() => {
     function hide() { tip.hidden = true; cross.setAttribute("visibility", "hidden"); }
 
     function show(value, strong) {
-      cross.replaceChildren();
-      tip.replaceChildren();
+      cross.textContent = "";
+      tip.textContent = "";
       const found = spec.lines.map((line) => ({ line, i: nearest(line.x, value, x.log) }))
         .filter(({ line, i }) => i >= 0 && usable(line.y[i]) && value <= last(line) * (1 + 1e-9) + (line.x.length === 1 ? Infinity : 0));
       if (!found.length) return hide();
@@ -196,7 +201,8 @@ const Chart = (() => {
       tip.hidden = false;
       const place = px(value) * (figure.clientWidth / width), room = figure.clientWidth - tip.offsetWidth;
       tip.style.left = `${Math.max(0, Math.min(room, place < figure.clientWidth / 2 ? place + 14 : place - tip.offsetWidth - 14))}px`;
-      tip.style.top = `${root.offsetTop + box.top}px`;
+      const beside = figure.clientWidth >= 420; // else it would cover what it tells of
+      tip.style.top = `${root.getBoundingClientRect()[beside ? "top" : "bottom"] - figure.getBoundingClientRect().top + (beside ? box.top : 4)}px`;
     }
 
     function step(to) {
@@ -230,5 +236,5 @@ const Chart = (() => {
     if (line.dash) drawn.setAttribute("stroke-dasharray", line.dash);
   }
 
-  return { draw, html, swatch, format };
+  return { draw, html, swatch, format, flat };
 })();

@@ -1,7 +1,7 @@
 // The page: what is chosen, and the charts and table rows that follow from it.
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const { html } = Chart;
+  const { html, flat } = Chart;
   const by = (id) => document.getElementById(id);
   const DASHES = ["", "7 4", "2 3", "9 3 2 3", "12 5"];
   const chosen = { task: "", optimizer: "", start: 0, on: new Set(), listed: new Set() };
@@ -36,7 +36,7 @@
 
   function panels(id, specs) {
     const host = by(id);
-    host.replaceChildren();
+    host.textContent = "";
     const drawn = specs.filter((spec) => spec.lines.length);
     if (!drawn.length) { html(host, "p", { class: "empty" }, "Nothing is chosen: tick an agent."); return; }
     // room for every panel is made first, so that all of them find the width they will have
@@ -75,7 +75,7 @@
       y: { title: "final training loss", log: true },
       lines: shownOf(pair.agents).map((index) => {
         const { lr0, low, middle, high } = pair.agents[index].final;
-        return { ...styles[index], x: lr0, y: middle, low, high, dots: true };
+        return Object.assign({ x: lr0, y: middle, low, high, dots: true }, styles[index]);
       }),
     })));
   }
@@ -97,7 +97,7 @@
       y: { title: "share within it", log: false, fixed: [0, 1], falling: true },
       lines: there.map((index) => {
         const { share, low, high } = profileOf(index, visible);
-        return { ...styles[index], x: data.taus, y: share, low, high };
+        return Object.assign({ x: data.taus, y: share, low, high }, styles[index]);
       }),
     }]);
   }
@@ -112,7 +112,7 @@
       const { trace, passes } = pair.agents[index], at = nearestStart(trace.lr0);
       const [low, y, high] = trace[quantity][at].map(series);
       const x = data.bins[trace.steps].map((step) => (compute ? (step * passes) / trace.steps : step));
-      return { ...styles[index], x, y, low, high, from: trace.lr0[at] };
+      return Object.assign({ x, y, low, high, from: trace.lr0[at] }, styles[index]);
     });
     const from = lines.length ? `from lr0 = ${Chart.format(lines[0].from)}` : "";
     return {
@@ -126,7 +126,7 @@
   }
 
   function drawTraces() {
-    panels("traces", pairs().flatMap((pair) => [traced(pair, "loss", false), traced(pair, "lr", false)]));
+    panels("traces", flat(pairs().map((pair) => [traced(pair, "loss", false), traced(pair, "lr", false)])));
     panels("compute", pairs().map((pair) => traced(pair, "loss", true)));
   }
 
@@ -200,7 +200,7 @@
 
   options("task", [...new Set(data.pairs.map((pair) => pair.task))], "all tasks");
   options("optimizer", [...new Set(data.pairs.map((pair) => pair.optimizer))], "all optimizers");
-  const starts = [...new Set(data.pairs.flatMap((pair) => Object.values(pair.agents).flatMap((agent) => (agent.trace ? agent.trace.lr0 : []))))];
+  const starts = [...new Set(flat(data.pairs.map((pair) => flat(Object.values(pair.agents).map((agent) => (agent.trace ? agent.trace.lr0 : []))))))];
   starts.sort((a, b) => a - b);
   options("start", starts, "", Chart.format);
   chosen.start = starts[Math.floor((starts.length - 1) / 2)];

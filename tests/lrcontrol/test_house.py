@@ -113,6 +113,8 @@ def test_the_built_wheel_elsewhere(python, copy_of_sources, tmp_path):
     assert is_inside(run(python, "-c", PROBE, cwd=tmp_path), tmp_path / "venv")
     (version,) = run(python, "-c", "import importlib.metadata as m; print(m.version('lrcontrol'))", cwd=tmp_path)
     assert version == lrcontrol.__version__
+    page = "from lrcontrol.report_html import ASSETS; print((ASSETS / 'page.html').read_text()[:15])"
+    assert run(python, "-c", page, cwd=tmp_path) == ["<!doctype html>"]
     plugin = (
         "import importlib.metadata as m; [p] = m.entry_points(group='gymnasium.envs', name='lrcontrol'); p.load()()"
     )

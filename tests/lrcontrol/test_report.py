@@ -1,6 +1,7 @@
 """The report without a browser: what the page holds, which text it is made of, and the command line."""
 
 import html
+import itertools
 import json
 import re
 
@@ -13,6 +14,7 @@ from lrcontrol.envs import InputError
 from lrcontrol.report import write_report
 from lrcontrol.report_cli import main
 from lrcontrol.report_data import pack, page_data, unpack
+from lrcontrol.report_html import ASSETS
 from lrcontrol.report_study import combine, differing, facts, load_all, rerun
 from lrcontrol.standings import standings
 
@@ -139,6 +141,40 @@ def test_caveats_follow_what_is_shown(tmp_path):
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "d0 for prodigy" not in text
     assert "interrupted" not in text
+
+
+# Machado et al. (2009), severity 1.0, on linear RGB: protanopia, deuteranopia, tritanopia
+SEEN = {
+    "all": np.eye(3),
+    "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritan": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+
+
+def linear(colour):
+    channels = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    return np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+
+
+def cielab(rgb):
+    xyz = TO_XYZ @ np.clip(rgb, 0.0, 1.0) / [0.9505, 1.0, 1.089]
+    x, y, z = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("mode", [0, 1])
+def test_lines_can_be_told_apart_by_the_colour_blind_and_from_the_paper(mode):
+    css = (ASSETS / "page.css").read_text(encoding="utf-8")
+    paper = re.findall(r"--paper: (#\w{6})", css)[mode]
+    colours = [re.findall(rf"--{name}: (#\w{{6}})", css)[mode] for name in ("base", *(f"c{k}" for k in range(7)))]
+    for matrix in SEEN.values():
+        seen = [cielab(np.array(matrix) @ linear(colour)) for colour in colours]
+        assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > 14
+    for colour in colours:
+        dark, light = sorted(float(TO_XYZ[1] @ linear(c)) for c in (colour, paper))
+        assert (light + 0.05) / (dark + 0.05) >= 3  # WCAG 2.2, 1.4.11: graphical objects
 
 
 @pytest.fixture(scope="module")

@@ -128,6 +128,7 @@ def test_values_are_read_by_pointer_and_by_keys(open_page):
     box = chart.bounding_box()
     page.mouse.move(box["x"] + 48, box["y"] + 80)
     assert tip.inner_text().startswith("lr0 1\n")
+    assert box["y"] < tip.bounding_box()["y"] < box["y"] + 60  # beside what it tells of
     page.mouse.move(5, 5)
     assert tip.is_hidden()
     page.locator("#list input").last.focus()

@@ -75,12 +75,20 @@ def test_agents_are_held_on_the_starts_and_runs_they_share():
     (found,) = losses_by_pair(more)
     assert (found.rates, found.runs) == ((1.0, 10.0), (0, 1))
     assert found.of("x").tolist() == losses[ONE]["x"][:, :2].tolist()
-    apart = study({ONE: {"x": np.ones((1, 2))}, TWO: {"x": np.ones((1, 2))}}, rates={ONE: [1.0], TWO: [2.0]})
-    table = apart.runs.to_pylist()
-    for row in table[2:]:
-        row |= {"task": "a", "optimizer": "sgd", "agent": "y"}
-    with pytest.raises(InputError, match=r"a with sgd.*no initial rates and runs in common"):
-        losses_by_pair(lrcontrol.Results(apart.summary, apart.runs.from_pylist(table), apart.traces, {}))
+
+
+def test_an_agent_with_nothing_in_common_is_left_out_and_named():
+    results = study({ONE: {"constant": np.ones((1, 2)), "x": np.ones((1, 2)), "y": np.ones((1, 1))}})
+    rows = results.runs.to_pylist()
+    rows[-1]["lr0"] = 5.0
+    moved = lrcontrol.Results(results.summary, results.runs.from_pylist(rows), results.traces, {})
+    found = standings(moved)
+    assert found.left_out == (("a", "sgd", "y"),)
+    assert [row["agent"] for row in found.rows.to_pylist()] == ["constant", "x"]
+    assert not found.cut
+    with pytest.raises(InputError, match="baseline y has no initial rate"):
+        standings(moved, "y")
+    assert standings(study({ONE: {"constant": np.ones((1, 3)), "y": np.ones((1, 2))}})).cut
 
 
 def test_a_frozen_run_goes_on_with_the_loss_it_is_reported_with():
@@ -111,7 +119,8 @@ def test_tables_for_terminal_markdown_and_latex():
         console.print(table)
     text = console.export_text()
     assert "against constant" in text
-    assert "0.500 [0.500, 0.500]" in text
+    assert "0.50 [0.50, 0.50]" in text
+    assert "0.875 [0.875, 0.875]" in text
     rows = [row for row in found.rows.to_pylist() if row["task"] == "b"]
     rows[1]["agent"] = "50%_a|b&c"
     assert markdown_table(rows, (AGENT, RATIO, COST)).splitlines() == [
