@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from lrcontrol.results import Results, steps_of
 
+MANY = 20  # curves, beyond which their legend stands beside the axes
+STYLES = ("-", "--", ":", "-.")
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -35,17 +38,24 @@ def final_loss(results: Results) -> Figure:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8.0, 4.6), layout="constrained")
+    many = len(results.agents) > MANY
+    figure = Figure(figsize=(11.0, 0.2 * len(results.agents)) if many else (8.0, 4.6), layout="constrained")
     axes = figure.subplots()
     runs = results.runs.to_pylist()
-    for agent in results.agents:
+    for number, agent in enumerate(results.agents):
         by_rate: dict[float, list[float]] = {}
         for row in runs:
             if row["agent"] == agent:
                 by_rate.setdefault(row["lr0"], []).append(row["train_loss"])
         rates = sorted(by_rate)
         losses = [np.array(by_rate[rate]) for rate in rates]
-        (line,) = axes.plot(rates, [values.mean() for values in losses], marker="o", markersize=3.5, label=agent)
+        look: dict[str, Any] = {
+            "marker": "o",
+            "markersize": 3.5,
+            "linestyle": STYLES[number // 10 % len(STYLES)],
+            "label": agent,
+        }
+        (line,) = axes.plot(rates, [values.mean() for values in losses], **look)
         axes.fill_between(
             rates, [v.min() for v in losses], [v.max() for v in losses], color=line.get_color(), alpha=0.15, linewidth=0
         )
@@ -53,7 +63,10 @@ def final_loss(results: Results) -> Figure:
     _logarithmic(axes, "y")
     axes.set(xlabel="initial learning rate", ylabel="final training loss", title=_title(results))
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    if many:
+        figure.legend(fontsize="x-small", loc="outside right upper")
+    else:
+        axes.legend(fontsize="small")
     return figure
 
 
