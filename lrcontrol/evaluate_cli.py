@@ -14,7 +14,6 @@ import tyro
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from lrcontrol.agents import make_agent
 from lrcontrol.backends import Pool
 from lrcontrol.cell_store import write_whole
 from lrcontrol.cli import FAILED, INTERRUPTED, default_folder, progress_bars, run_command
@@ -23,7 +22,7 @@ from lrcontrol.custom import load_task
 from lrcontrol.envs.errors import InputError
 from lrcontrol.evaluation import DEFAULT_AGENTS, Interrupted, evaluate
 from lrcontrol.results import Results, csv_bytes
-from lrcontrol.study import lr0_grid
+from lrcontrol.study import find_agents, lr0_grid
 from lrcontrol.tables import agent_table, comparison_table, grid_table
 
 
@@ -169,7 +168,7 @@ class Bars:
 
 def _check_baseline(options: EvaluateOptions, baseline: str) -> str:
     """Return the name of the baseline, or raise InputError, before anything is trained, where it cannot be one."""
-    name, names = make_agent(baseline).name, [make_agent(agent).name for agent in options.agents]
+    (name, *names) = (agent.name for agent in find_agents((baseline, *options.agents)))
     if name not in names:
         raise InputError(f"--baseline {baseline} is not among --agents: add it there")
     if options.runs < 2 or len(names) < 2:

@@ -73,8 +73,8 @@ def evaluate(
 
     Args:
         task: a Task, or its spelling ``name:key=value,…``; or several.
-        agents: Agents, or their spellings ``name:key=value,…``; also ``lrcontrol.peers.PEERS``, which are optimizers of
-            their own and look at neither ``optimizer`` nor ``settings``.
+        agents: Agents, or their spellings ``name:key=value,…``; also ``lrcontrol.peers.PEERS``, who run their own
+            training; the optimizers among them look at neither ``optimizer`` nor ``settings``.
         lr0: initial learning rates; default half-decades over the task's range for the optimizer.
         runs: runs for each agent and rate.
         steps: training steps in a run; None is the task's budget.

@@ -32,7 +32,7 @@ class Population:
 
     Args:
         population: members.
-        every: steps from one selection to the next; None is a twentieth of the run.
+        every: steps from one selection to the next; None is a tenth of the run.
         low, high: ends of the range that the first rates are drawn from, log-uniformly; None are the task's for the
             optimizer.
 
@@ -73,7 +73,7 @@ class Population:
         drawn = [draw_rates(task, base, self.low, self.high, members, seed + run) for run in range(runs)]
         values = np.array(drawn)
         randoms = [np.random.default_rng(run_seeds(seed + run).exploration.spawn(1)[0]) for run in range(runs)]
-        settings = replace(base, hyperparameters=("lr",), interval=self.every or max(steps // 20, 1))
+        settings = replace(base, hyperparameters=("lr",), interval=self.every or max(steps // 10, 1))
         world = driven(settings, task, runs, members, seed, device, values.ravel())
         while True:
             begin = world.step_count

@@ -19,6 +19,7 @@ from lrcontrol.envs.settings import Settings
 from lrcontrol.envs.task import Task
 from lrcontrol.envs.world import World
 from lrcontrol.peers import Peer, find_peer
+from lrcontrol.replay import Replay
 from lrcontrol.rollouts import settings_for
 
 GRID_PER_DECADE = 2
@@ -126,10 +127,11 @@ class Study:
         for spelled, task in zip(self.tasks, self._tasks, strict=True):
             for optimizer in self.optimizers:
                 for agent in self.agents:
-                    yield [self._job(spelled, task, optimizer, agent, at) for at in range(0, self.runs, self.block)]
+                    block = self.runs if isinstance(agent, Replay) else self.block  # it is a mean over all runs
+                    yield [self._job(spelled, task, optimizer, agent, at, block) for at in range(0, self.runs, block)]
 
-    def _job(self, spelled: str | Task, task: Task, optimizer: str, agent: Agent | Peer, first: int) -> Job:
-        runs = min(self.block, self.runs - first)
+    def _job(self, spelled: str | Task, task: Task, optimizer: str, agent: Agent | Peer, first: int, block: int) -> Job:
+        runs = min(block, self.runs - first)
         cell = Cell(task.name, optimizer, agent.name, self.rates(task, optimizer), first, runs)
         settings = {**self.settings, "steps": self.steps}
         return Job(cell, spelled, agent, settings, self.seed, self.device)

@@ -285,3 +285,35 @@ def test_cuda_agrees_with_the_cpu(task, optimizer):
             engine.step(np.full(4, 0.01), 0.9)
         losses.append(engine.losses)
     np.testing.assert_allclose(*losses, rtol=1e-3)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_copied_row_goes_on_as_the_row_that_it_was_copied_from(optimizer):
+    name, beta, decay, smoothing = OPTIMIZERS[optimizer]
+    engine = Engine(
+        make_task("digits-mlp"), name, 4, 2, uses_momentum=beta > 0.0, weight_decay=decay, smoothing=smoothing
+    )
+    engine.reset([run_seeds(row // 2) for row in range(4)])
+    scale = 0.01 if name == "adamw" else 0.3
+    for _ in range(5):
+        engine.step(scale * np.array([1.0, 0.5, 0.25, 2.0]), beta)
+    kept = engine.params.clone()
+    engine.copy(np.array([0, 0, 3, 3]))
+    torch.testing.assert_close(engine.params, kept[[0, 0, 3, 3]], rtol=0.0, atol=0.0)
+    for _ in range(5):
+        engine.step(np.full(4, scale), beta)
+        assert engine.losses[[0, 2]].tolist() == engine.losses[[1, 3]].tolist()
+    assert torch.equal(engine.params[[0, 2]], engine.params[[1, 3]])
+    assert not torch.equal(engine.params[0], engine.params[2])
+
+
+def test_a_frozen_row_lives_again_as_the_copy_of_another():
+    engine = Engine(make_task("quadratic"), "sgd", 2, 1)
+    engine.reset([run_seeds(0)] * 2)
+    for _ in range(10):
+        engine.step(np.array([0.1, 1e30]), 0.0)
+    assert engine.alive.tolist() == [True, False]
+    engine.copy(np.array([0, 0]))
+    engine.step(np.array([0.1, 0.1]), 0.0)
+    assert engine.alive.tolist() == [True, True]
+    assert engine.losses[0] == engine.losses[1]

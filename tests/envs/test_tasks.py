@@ -14,6 +14,7 @@ from conftest import have, needs_mnist
 import lrcontrol
 from lrcontrol.envs import InputError, Task, data, make_task, mlp
 from lrcontrol.envs.seeding import build_module
+from lrcontrol.envs.spec import split_spec
 from lrcontrol.envs.text import GPT
 
 X, Y = torch.zeros(8, 4), torch.zeros(8, dtype=torch.int64)
@@ -43,6 +44,11 @@ def test_mnist_is_read_as_published():
     scaled = make_task("mnist-mlp")
     assert float(scaled.test[0].max()) == 1.0
     assert torch.equal(scaled.train[0] * 255.0, raw.train[0])
+
+
+def test_a_value_that_is_a_spelling_takes_the_rest():
+    assert split_spec("a:b=1,,c=d:e=2,f=g:h=3") == ("a", {"b": "1", "c": "d:e=2,f=g:h=3"})
+    assert split_spec("a:b=c,d=e") == ("a", {"b": "c", "d": "e"})
 
 
 @pytest.mark.parametrize(

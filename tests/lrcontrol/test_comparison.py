@@ -97,3 +97,12 @@ def test_the_command_prints_and_writes_it(tmp_path, capsys):
     spelled = [*command, "--baseline", "hillclimb:factor=2.0", "--out", str(tmp_path / "other")]
     assert main(spelled) == 0  # another spelling of one of them
     assert "against hillclimb:factor=2," in capsys.readouterr().out
+
+
+def test_who_runs_its_own_training_can_be_the_baseline_and_be_held_against_it(tmp_path, capsys):
+    rivals = ["sps", "replay:of=hillclimb:factor=2", "random-search:trials=2"]
+    command = ["--agents", "constant", *rivals, "--lr0", "0.1", "--runs", "2", "--steps", "10"]
+    assert main([*command, "--baseline", "sps", "--out", str(tmp_path / "out")]) == 0
+    assert "against sps, paired by run" in capsys.readouterr().out
+    with (tmp_path / "out/comparison.csv").open(encoding="utf-8") as file:
+        assert [row["agent"] for row in csv.DictReader(file)] == ["constant", *rivals[1:]]

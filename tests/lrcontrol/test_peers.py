@@ -113,3 +113,39 @@ def test_every_peer_trains_where_its_package_is(name):
 def test_a_key_that_a_peer_does_not_have_is_refused():
     with pytest.raises(InputError, match="takes no keys"):
         find_peer("cocob:knob=true")
+
+
+@pytest.mark.parametrize("name", ["armijo", "sps", "dog"])
+def test_every_forward_pass_of_a_peer_is_counted(name):
+    """All calls of the loss but the look at the minibatch after the last step, and the evaluation of both sets."""
+    data = lrcontrol.make_task("digits-mlp")
+    calls = []
+
+    def loss(outputs, targets):
+        calls.append(torch.is_grad_enabled())
+        return nn.functional.cross_entropy(outputs, targets)
+
+    task = lrcontrol.Task(model=data.model, train=data.train, batch_size=64, steps=20, loss=loss)
+    passes = find_peer(name).run(task, lrcontrol.Settings(task=task), [0.1], 1, 20, 0, "cpu", None).passes
+    evaluations = math.ceil(len(data.train[0]) / 1000)
+    assert passes == {"forward_passes": len(calls) - 1 - evaluations, "backward_passes": calls.count(True) - 1}
+    assert (passes["forward_passes"] > 20) is (name == "armijo")
+
+
+def test_passes_that_differ_between_runs_are_their_mean():
+    task = lrcontrol.make_task("digits-mlp")
+    forwards = [
+        find_peer("armijo").run(task, lrcontrol.Settings(), [0.1], runs, 20, seed, "cpu", None).passes["forward_passes"]
+        for runs, seed in ((2, 0), (1, 0), (1, 1))
+    ]
+    assert forwards[0] == round((forwards[1] + forwards[2]) / 2)
+
+
+def test_polyak_steps_from_a_far_too_high_rate_come_down_and_hypergradients_do_not():
+    agents = ["sps:knob=true", "armijo:knob=true", "hypergradient-sgd:knob=true"]
+    results = lrcontrol.evaluate("quadratic", agents, lr0=[1e6], runs=1, steps=50)
+    polyak, armijo, exploded = (results.of_agent(agent).to_pylist()[0] for agent in agents)
+    first = results.traces["loss"].to_pylist()[0]
+    assert max(polyak["train_loss_mean"], armijo["train_loss_mean"]) < 0.01 * first
+    assert [row["diverged"] for row in (polyak, armijo, exploded)] == [0, 0, 1]
+    assert exploded["train_loss_mean"] == pytest.approx(10.0 * first)

@@ -1,0 +1,213 @@
+"""Compares everything in the box on three data sets with two optimizers, and a convolutional network in part.
+
+    python -m experiments.benchmark.run
+
+Killed at any moment and started again, it goes on where it was. Tables and pictures are made of what there is with
+``--no-run``.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+
+import lrcontrol
+from experiments.tables import write
+from lrcontrol.backends import Pool
+from lrcontrol.cli import progress_bars
+from lrcontrol.report_html import page_of, write_text
+from lrcontrol.report_study import combine
+from lrcontrol.standings import standings
+
+HERE = Path(__file__).parent
+TASKS = ("digits-mlp", "mnist-mlp", "fashion-mnist-mlp")
+BOTH = ("sgd", "adamw")
+DECADES = [float(f"1e{power}") for power in range(-6, 2)]
+FINE = [float(f"{rate:.3g}") for rate in np.geomspace(1e-3, 100.0, 11)]
+SCHEDULES = (
+    *("constant", "schedule:kind=cosine,warmup=0.05", "schedule:kind=one-cycle"),
+    *("schedule:kind=linear", "schedule:kind=step", "schedule:kind=wsd"),
+)
+CONTROLLERS = (
+    *("plateau", "plateau:patience=0,window=50", "greedy", "greedy:factor=0.95,patience=1,window=20"),
+    *("hillclimb", "hillclimb:factor=2", "bandit", "learned", "distilled", "schedule:kind=one-cycle,start=0.3"),
+)
+CONTROLS = ("random", "replay:of=learned")
+OPTIMIZERS = (
+    *("adamw", "nadamw", "dog", "cocob", "prodigy", "dadapt-sgd", "dadapt-adam", "schedulefree-sgd"),
+    *("schedulefree-adamw", "hypergradient-sgd", "hypergradient-sgd:additive=true", "hypergradient-adam"),
+    *("sps", "armijo"),
+)
+SEARCHES = ("random-search:trials=8,kind=cosine", "pbt")
+STUDIES: dict[str, dict[str, Any]] = {
+    "starts": {
+        "task": TASKS,
+        "agents": (*SCHEDULES, *CONTROLLERS, *CONTROLS, *OPTIMIZERS, *SEARCHES),
+        "optimizer": BOTH,
+        "lr0": DECADES,
+        "runs": 10,
+    },
+    "tuned": {"task": TASKS, "agents": SCHEDULES, "optimizer": BOTH, "lr0": FINE, "runs": 10},
+    "published-adamw": {
+        "task": "mnist-mlp",
+        "agents": (
+            *(
+                "constant",
+                "schedule:kind=one-cycle",
+                "prodigy",
+                "dog",
+                "adamw",
+                "schedulefree-adamw:knob=true",
+                "cocob",
+            ),
+            *("cocob", "nadamw", "schedulefree-sgd", "sps", "armijo"),
+        ),
+        "optimizer": "adamw",
+        "lr0": [0.01, 0.03, 0.1],
+        "runs": 3,
+    },
+    "published-sgd": {
+        "task": "mnist-mlp",
+        "agents": ("schedule:kind=one-cycle",),
+        "optimizer": "sgd",
+        "lr0": [10.0],
+        "runs": 3,
+    },
+    "cnn": {
+        "task": "mnist-cnn",
+        "agents": (
+            *(
+                "constant",
+                "schedule:kind=one-cycle",
+                "hillclimb:factor=2",
+                "learned",
+                "schedule:kind=one-cycle,start=0.3",
+            ),
+            *("schedule:kind=one-cycle,start=0.3", "adamw", "dog", "cocob", "prodigy", "schedulefree-adamw"),
+        ),
+        "optimizer": "adamw",
+        "lr0": [1e-4, 1e-3, 1e-2, 1e-1],
+        "runs": 2,
+        "block": 1,
+    },
+}
+# Final training loss on mnist-mlp measured elsewhere with the rivals' own packages: study, agent, lr0, loss.
+PUBLISHED = (
+    ("published-adamw", "schedule:kind=one-cycle", 0.03, 0.107),
+    ("published-sgd", "schedule:kind=one-cycle", 10.0, 0.110),  # without dampening the rate is 1
+    ("published-adamw", "constant", 0.01, 0.114),
+    ("published-adamw", "prodigy", 0.01, 0.162),
+    ("published-adamw", "dog", 0.01, 0.165),
+    ("published-adamw", "adamw", 0.01, 0.283),
+    ("published-adamw", "schedulefree-adamw:knob=true", 0.1, 0.089),
+    ("published-adamw", "cocob", 0.01, 0.125),
+    ("published-adamw", "nadamw", 0.01, 0.208),
+    ("published-adamw", "schedulefree-sgd", 0.01, 0.195),
+    ("published-adamw", "sps", 0.01, 0.157),
+    ("published-adamw", "armijo", 0.01, 0.172),
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Run what is missing of the studies, and write the tables, figures and pages."""
+
+    studies: tuple[str, ...] = tuple(STUDIES)
+    """Which of them."""
+
+    folder: Path = Path("results/benchmark")
+    """Where cells are kept."""
+
+    out: Path = HERE
+    """Where tables and pages go."""
+
+    run: bool = True
+    """Run what is missing; with --no-run only the tables are made."""
+
+    workers: int | None = None
+    """Cells at once; None is one for each core."""
+
+    runs: int | None = None
+    """Another number of runs, to try it out."""
+
+    steps: int | None = None
+    """Other steps of a run, to try it out."""
+
+
+def run(name: str, options: Options) -> None:
+    """Run what is missing of a study."""
+    study: dict[str, Any] = STUDIES[name] | {"steps": options.steps, "momentum": 0.9}
+    if options.runs is not None:
+        study["runs"] = options.runs
+    with progress_bars() as bars:
+        bar = bars.add_task(name)
+
+        def show(done: int, cells: int) -> None:
+            bars.update(bar, completed=done, total=cells)
+
+        lrcontrol.evaluate(out=options.folder / name, pool=Pool(workers=options.workers), cell_progress=show, **study)
+
+
+def seconds(folder: Path) -> float:
+    """Return how long the cells of a study took together on one core each."""
+    lines = (folder / "journal.jsonl").read_text(encoding="utf-8").splitlines()
+    return float(sum(event.get("seconds", 0.0) for event in map(json.loads, lines)))
+
+
+def tabulate(name: str, options: Options) -> dict[str, Any]:
+    """Write a study's standings, page and pictures, and return what it cost."""
+    folder, out = options.folder / name, options.out / name
+    results = lrcontrol.Results.load(folder)
+    study = combine({name: results}, None)
+    found = standings(study.results, study.baseline)
+    out.mkdir(parents=True, exist_ok=True)
+    write(out / "standings.csv", [rounded(row) for row in found.rows.to_pylist()])
+    write(out / "overall.csv", [rounded(row) for row in found.overall.to_pylist()])
+    write_text(out / "report.html", page_of(study, found))
+    for picture in folder.glob("figures/**/final_loss.png"):
+        shutil.copy(picture, out / f"{picture.parent.name.replace('figures', 'final_loss')}.png")
+    runs = results.runs.num_rows
+    return {"study": name, "runs": runs, "core_seconds": round(seconds(folder)), "failed": len(failures(folder))}
+
+
+def failures(folder: Path) -> list[dict[str, Any]]:
+    """Return the cells of a study that failed."""
+    found: list[dict[str, Any]] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["failures"]
+    return found
+
+
+def rounded(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row with four digits."""
+    return {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in row.items()}
+
+
+def published(options: Options) -> list[dict[str, Any]]:
+    """Return a row for each figure measured elsewhere: ours beside it."""
+    rows = []
+    for name, agent, rate, loss in PUBLISHED:
+        summary = lrcontrol.Results.load(options.folder / name).of_agent(agent).to_pylist()
+        (ours,) = (row["train_loss_mean"] for row in summary if row["lr0"] == rate)
+        rows.append({"agent": agent, "lr0": rate, "elsewhere": loss, "here": round(ours, 4), "ratio": ours / loss})
+    return [rounded(row) for row in rows]
+
+
+def main(options: Options) -> int:
+    """Run, then write."""
+    for name in options.studies:
+        if options.run:
+            run(name, options)
+    there = [name for name in options.studies if (options.folder / name / "runs.csv").exists()]
+    write(options.out / "cost.csv", [tabulate(name, options) for name in there])
+    if {"published-adamw", "published-sgd"} <= set(there):
+        write(options.out / "published.csv", published(options))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(tyro.cli(Options)))
