@@ -105,8 +105,12 @@ BUDGET_LOSS = Column(
     "that minibatch loss, geometric mean over starts and runs",
     "budget_loss",
 )
-FORWARD = Column("forward", lambda row: str(row["forward_passes"]), "forward passes of a run", "forward_passes")
-BACKWARD = Column("backward", lambda row: str(row["backward_passes"]), "backward passes of a run", "backward_passes")
+FORWARD = Column(
+    "forward", lambda row: f"{row['forward_passes']:.0f}", "forward passes of a run, mean", "forward_passes"
+)
+BACKWARD = Column(
+    "backward", lambda row: f"{row['backward_passes']:.0f}", "backward passes of a run, mean", "backward_passes"
+)
 PASSES = Column("passes", lambda row: f"{row['passes']:.0f}", "forward + 2 · backward", "passes")
 BUDGET = Column("budget", lambda row: f"{row['budget']:.0f}", "passes of the pair's cheapest agent", "budget")
 

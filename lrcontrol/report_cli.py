@@ -32,15 +32,16 @@ class ReportOptions:
       python -m lrcontrol.report results/mine --baseline constant --markdown table.md --latex table.tex
     """
 
-    folders: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER [FOLDER ...]")]
+    folders: Annotated[
+        tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER [FOLDER ...]", help_behavior_hint="")
+    ]
     """Folders that lrcontrol.evaluate wrote, one or more."""
 
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """The page; it is replaced if it is there. Default: report.html in the first folder."""
 
     baseline: Annotated[str | None, tyro.conf.arg(metavar="AGENT")] = None
-    """Hold all other agents against this one. Default: schedule:kind=cosine if it is there, else constant, else the
-    first agent."""
+    """Hold all other agents against this one. Default: schedule:kind=cosine, else constant, else the first."""
 
     markdown: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Write the table of all tasks, optimizers and agents as Markdown too."""

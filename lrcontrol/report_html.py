@@ -113,7 +113,8 @@ def _caveats(study: ReportStudy, found: Standings, rows: Rows) -> list[str]:
         + (" So few runs make them narrower than they should be." if runs < 10 else ""),
         "<em>best</em> is the best of its grid, found with as many trainings as the grid has rates. To hold an agent's "
         "one training against it, read <em>trials</em>.",
-        "Compute is counted in passes, not in seconds, a backward pass as two. At equal compute an agent is stopped "
+        "Compute is counted in passes, not in seconds, a backward pass as two, evenly over an agent's steps, also "
+        "where it makes several trainings or searches. At equal compute an agent is stopped "
         "when the cheapest one is done; one that plans for its number of steps would have planned otherwise.",
         "All runs of one result were made on one machine with one version of everything: rounding differs elsewhere.",
     ]

@@ -137,6 +137,8 @@ def differing(manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]
 def rerun(manifest: Mapping[str, Any]) -> str:
     """Return what makes a result again: the command line it was made with, or else the call in Python."""
     command = manifest.get("command") or [""]
+    if list(command[1:3]) == ["-m", "lrcontrol.evaluate"]:
+        return shlex.join(command)
     if Path(command[0]).name == "evaluate.py":
         return "python -m lrcontrol.evaluate " + shlex.join(command[1:])
     config = manifest.get("config", {})
@@ -151,7 +153,7 @@ def rerun(manifest: Mapping[str, Any]) -> str:
         "device": config.get("device"),
     }
     given |= {name: _literal(value) for name, value in config.get("settings", {}).items()}
-    parts = ", ".join(f"{name}={value!r}" for name, value in given.items() if value is not None)
+    parts = ", ".join(f"{name}={value!r}" for name, value in given.items() if value is not None)  # None is the default
     return f"lrcontrol.evaluate({parts})"
 
 

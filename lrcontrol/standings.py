@@ -12,7 +12,7 @@ from lrcontrol.arrays import Losses, Traces, losses_by_pair, traces_by_agent
 from lrcontrol.budgets import loss_at_compute, passes, trials_to_match
 from lrcontrol.envs.errors import InputError, unknown
 from lrcontrol.envs.features import TINY
-from lrcontrol.results import Results
+from lrcontrol.results import PASSES, Results
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,9 +30,9 @@ class Standings:
             of the pair have; rank, the mean over starts and runs of its rank among the pair's agents; ratio, the
             interquartile mean of its loss over the baseline's on the same start and run; area, exp of the mean log loss
             over the decades of lr0; best_loss at best_lr0 and worst_loss at worst_lr0, means over runs; diverged and
-            diverged_share of its runs; forward_passes, backward_passes and passes of a run, a backward pass counted
-            as two; cost, passes over the baseline's; budget, the passes of the cheapest agent of the pair;
-            budget_loss, the geometric mean over starts and runs of the minibatch loss when they are spent, and
+            diverged_share of its runs; forward_passes, backward_passes and passes of a run, means over its runs, a
+            backward pass counted as two; cost, passes over the baseline's; budget, the passes of the pair's cheapest
+            agent; budget_loss, the geometric mean over starts and runs of the minibatch loss when they are spent, and
             budget_ratio to the baseline's; trials, the random-search trials until the baseline's best is expected to
             be at the agent's mean loss over starts. rank, ratio and area also with _low and _high. NaN where the
             baseline was not run, or no traces were kept.
@@ -96,13 +96,16 @@ class _Pair:
     baseline: str | None  # None where it was not run on this pair
     summary: dict[str, list[dict[str, Any]]]
     traces: dict[str, Traces]
+    passes: dict[str, dict[str, float]]  # means over an agent's runs: a line search takes more of them in some
 
     @classmethod
     def make(cls, results: Results, losses: Losses, baseline: str) -> _Pair:
         part = results.of(losses.task, losses.optimizer)
         summary = {agent: part.of_agent(agent).to_pylist() for agent in losses.agents}
         there = baseline if baseline in losses.agents else None
-        return cls(losses, ranks(losses.values), there, summary, traces_by_agent(part))
+        means = part.runs.group_by("agent").aggregate([(name, "mean") for name in PASSES]).to_pylist()
+        spent = {row["agent"]: {name: row[f"{name}_mean"] for name in PASSES} for row in means}
+        return cls(losses, ranks(losses.values), there, summary, traces_by_agent(part), spent)
 
     def ranks_of(self, agent: str) -> Array:
         return np.asarray(self.ranks[self.losses.agents.index(agent)])
@@ -114,8 +117,7 @@ class _Pair:
         return np.asarray(np.maximum(mine, TINY) / np.maximum(base, TINY))
 
     def passes_of(self, agent: str) -> float:
-        row = self.summary[agent][0]
-        return passes(row["forward_passes"], row["backward_passes"])
+        return passes(*(self.passes[agent][name] for name in PASSES))
 
     @property
     def budget(self) -> float:
@@ -131,7 +133,10 @@ class _Pair:
     def budget_loss(self, agent: str | None) -> float:
         if agent not in self.traces:
             return NAN
-        reached = loss_at_compute(self.traces[agent].loss, self.passes_of(agent), self.budget)
+        losses, cost = self.traces[agent].loss, self.passes_of(agent)
+        if self.budget * losses.shape[-1] < cost:  # not one step of it is to be had for that
+            return NAN
+        reached = loss_at_compute(losses, cost, self.budget)
         return float(np.exp(np.log(np.maximum(reached, TINY)).mean()))
 
     def row(self, agent: str, seed: int) -> dict[str, Any]:
@@ -158,11 +163,9 @@ class _Pair:
         }
 
     def _costs(self, agent: str) -> dict[str, Any]:
-        summary, reached = self.summary[agent][0], self.budget_loss(agent)
+        reached = self.budget_loss(agent)
         rival = None if self.baseline is None else self.losses.of(self.baseline).mean(axis=1)
-        return {
-            "forward_passes": summary["forward_passes"],
-            "backward_passes": summary["backward_passes"],
+        return self.passes[agent] | {
             "passes": self.passes_of(agent),
             "cost": self.cost(agent),
             "budget": self.budget,

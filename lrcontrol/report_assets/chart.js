@@ -201,7 +201,7 @@ const Chart = (() => {
       tip.hidden = false;
       const place = px(value) * (figure.clientWidth / width), room = figure.clientWidth - tip.offsetWidth;
       tip.style.left = `${Math.max(0, Math.min(room, place < figure.clientWidth / 2 ? place + 14 : place - tip.offsetWidth - 14))}px`;
-      const beside = figure.clientWidth >= 420; // else it would cover what it tells of
+      const beside = figure.clientWidth >= 640; // else it would cover what it tells of
       tip.style.top = `${root.getBoundingClientRect()[beside ? "top" : "bottom"] - figure.getBoundingClientRect().top + (beside ? box.top : 4)}px`;
     }
 

@@ -124,6 +124,8 @@ def test_the_same_agent_of_two_results_is_told_apart_and_what_differs_is_said(tm
 
 def test_a_result_says_how_to_make_it_again():
     assert rerun({"command": ["evaluate.py", "--task", "a b"]}) == "python -m lrcontrol.evaluate --task 'a b'"
+    command = ["python", "-m", "lrcontrol.evaluate", "--task", "a b"]
+    assert rerun({"command": command}) == "python -m lrcontrol.evaluate --task 'a b'"
     config = {"tasks": ["a"], "optimizers": ["sgd"], "agents": ["constant"], "lr0": None, "runs": 2, "seed": 0}
     config["settings"] = {"momentum": "0.9"}
     assert rerun({"command": ["pytest"], "config": config}) == (

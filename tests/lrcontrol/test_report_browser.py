@@ -128,9 +128,15 @@ def test_values_are_read_by_pointer_and_by_keys(open_page):
     box = chart.bounding_box()
     page.mouse.move(box["x"] + 48, box["y"] + 80)
     assert tip.inner_text().startswith("lr0 1\n")
-    assert box["y"] < tip.bounding_box()["y"] < box["y"] + 60  # beside what it tells of
+    assert box["y"] + box["height"] <= tip.bounding_box()["y"] < box["y"] + box["height"] + 20  # covers no line
+    wide = page.locator("#profile figure svg")
+    wide.scroll_into_view_if_needed()
+    place = wide.bounding_box()
+    page.mouse.move(place["x"] + 60, place["y"] + 80)
+    assert place["y"] < page.locator("#profile .tip").bounding_box()["y"] < place["y"] + 60
     page.mouse.move(5, 5)
     assert tip.is_hidden()
+    assert page.locator("#profile .tip").is_hidden()
     page.locator("#list input").last.focus()
     for _ in range(60):
         page.keyboard.press("Tab")

@@ -57,6 +57,20 @@ def test_an_agent_over_all_tasks_by_hand():
     assert half["cost"] == pytest.approx(50 / 30)
 
 
+def test_the_cost_of_an_agent_is_the_mean_over_its_runs():
+    results = study({ONE: LOSSES[ONE]}, forward={"half": np.array([[10, 20], [30, 60]])})
+    half = rows_of(standings(results))["a", "half"]
+    assert (half["forward_passes"], half["passes"], half["cost"]) == (30.0, 50.0, 50 / 30)
+
+
+def test_an_agent_that_cannot_take_a_step_at_equal_compute_has_no_loss_there():
+    traces = {ONE: {name: np.ones((2, 2, 5)) for name in ("constant", "half")}}
+    found = rows_of(standings(study({ONE: LOSSES[ONE]}, forward={"half": 980}, traces=traces)))
+    assert (found["a", "half"]["passes"], found["a", "half"]["budget"]) == (1000.0, 30.0)
+    assert math.isnan(found["a", "half"]["budget_ratio"])
+    assert found["a", "constant"]["budget_loss"] == 1.0
+
+
 def test_nothing_is_made_up_where_traces_or_the_baseline_are_missing():
     losses = LOSSES | {TWO: {"half": LOSSES[TWO]["half"]}}
     found = standings(study(losses), baseline="constant")
