@@ -9,7 +9,6 @@ Killed at any moment and started again, it goes on where it was. Tables and pict
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import lrcontrol
 from experiments.tables import write
 from lrcontrol.backends import Pool
 from lrcontrol.cli import progress_bars
+from lrcontrol.figures import final_loss
 from lrcontrol.report_html import page_of, write_text
 from lrcontrol.report_study import combine
 from lrcontrol.standings import standings
@@ -28,74 +28,61 @@ from lrcontrol.standings import standings
 HERE = Path(__file__).parent
 TASKS = ("digits-mlp", "mnist-mlp", "fashion-mnist-mlp")
 BOTH = ("sgd", "adamw")
-DECADES = [float(f"1e{power}") for power in range(-6, 2)]
-FINE = [float(f"{rate:.3g}") for rate in np.geomspace(1e-3, 100.0, 11)]
+STARTS = [1e-6, 1e-4, 1e-2, 0.1, 1.0, 10.0]
+FINE = {  # half-decades around what is best
+    "sgd": [float(f"{rate:.3g}") for rate in np.geomspace(1e-2, 100.0, 9)],
+    "adamw": [float(f"{rate:.3g}") for rate in np.geomspace(1e-4, 1.0, 9)],
+}
 SCHEDULES = (
     *("constant", "schedule:kind=cosine,warmup=0.05", "schedule:kind=one-cycle"),
     *("schedule:kind=linear", "schedule:kind=step", "schedule:kind=wsd"),
 )
 CONTROLLERS = (
     *("plateau", "plateau:patience=0,window=50", "greedy", "greedy:factor=0.95,patience=1,window=20"),
-    *("hillclimb", "hillclimb:factor=2", "bandit", "learned", "distilled", "schedule:kind=one-cycle,start=0.3"),
+    *("hillclimb", "hillclimb:factor=2", "bandit", "random", "schedule:kind=one-cycle,start=0.3"),
 )
-CONTROLS = ("random", "replay:of=learned")
+LEARNED = ("learned", "distilled", "replay:of=learned")
 OPTIMIZERS = (
     *("adamw", "nadamw", "dog", "cocob", "prodigy", "dadapt-sgd", "dadapt-adam", "schedulefree-sgd"),
     *("schedulefree-adamw", "hypergradient-sgd", "hypergradient-sgd:additive=true", "hypergradient-adam"),
     *("sps", "armijo"),
 )
 SEARCHES = ("random-search:trials=8,kind=cosine", "pbt")
+PUBLISHED_AGENTS = (
+    *("constant", "schedule:kind=one-cycle", "prodigy", "dog", "adamw", "schedulefree-adamw:knob=true"),
+    *("cocob", "nadamw", "schedulefree-sgd", "sps", "armijo"),
+)
+CNN_AGENTS = (
+    *("constant", "schedule:kind=one-cycle", "hillclimb:factor=2", "schedule:kind=one-cycle,start=0.3"),
+    *("adamw", "dog", "cocob", "prodigy", "schedulefree-adamw"),
+)
+ALL: dict[str, Any] = {"task": TASKS, "optimizer": BOTH, "lr0": STARTS, "runs": 10}
+CNN: dict[str, Any] = {
+    "task": "mnist-cnn",
+    "optimizer": "adamw",
+    "lr0": [1e-4, 1e-3, 1e-2, 1e-1],
+    "runs": 2,
+    "block": 1,
+}
 STUDIES: dict[str, dict[str, Any]] = {
-    "starts": {
-        "task": TASKS,
-        "agents": (*SCHEDULES, *CONTROLLERS, *CONTROLS, *OPTIMIZERS, *SEARCHES),
-        "optimizer": BOTH,
-        "lr0": DECADES,
-        "runs": 10,
-    },
-    "tuned": {"task": TASKS, "agents": SCHEDULES, "optimizer": BOTH, "lr0": FINE, "runs": 10},
     "published-adamw": {
-        "task": "mnist-mlp",
-        "agents": (
-            *(
-                "constant",
-                "schedule:kind=one-cycle",
-                "prodigy",
-                "dog",
-                "adamw",
-                "schedulefree-adamw:knob=true",
-                "cocob",
-            ),
-            *("cocob", "nadamw", "schedulefree-sgd", "sps", "armijo"),
-        ),
-        "optimizer": "adamw",
-        "lr0": [0.01, 0.03, 0.1],
-        "runs": 3,
+        **{"task": "mnist-mlp", "agents": PUBLISHED_AGENTS, "optimizer": "adamw", "lr0": [0.01, 0.03, 0.1], "runs": 3}
     },
     "published-sgd": {
-        "task": "mnist-mlp",
-        "agents": ("schedule:kind=one-cycle",),
-        "optimizer": "sgd",
-        "lr0": [10.0],
-        "runs": 3,
+        **{"task": "mnist-mlp", "agents": SCHEDULES, "optimizer": "sgd", "lr0": [10.0], "runs": 3},
     },
-    "cnn": {
-        "task": "mnist-cnn",
-        "agents": (
-            *(
-                "constant",
-                "schedule:kind=one-cycle",
-                "hillclimb:factor=2",
-                "learned",
-                "schedule:kind=one-cycle,start=0.3",
-            ),
-            *("schedule:kind=one-cycle,start=0.3", "adamw", "dog", "cocob", "prodigy", "schedulefree-adamw"),
-        ),
-        "optimizer": "adamw",
-        "lr0": [1e-4, 1e-3, 1e-2, 1e-1],
-        "runs": 2,
-        "block": 1,
-    },
+    "tuned-sgd": ALL | {"agents": SCHEDULES, "optimizer": "sgd", "lr0": FINE["sgd"]},
+    "tuned-adamw": ALL | {"agents": SCHEDULES, "optimizer": "adamw", "lr0": FINE["adamw"]},
+    "starts": ALL | {"agents": (*SCHEDULES, *CONTROLLERS, *OPTIMIZERS, *SEARCHES)},
+    "learned": ALL | {"agents": LEARNED},
+    "cnn": CNN | {"agents": CNN_AGENTS},
+    "cnn-learned": CNN | {"agents": ("learned",)},
+}
+# What is shown together: the learned agents are studies of their own, to be run anew when they change.
+PAGES = {
+    "starts": ("starts", "learned"),
+    "tuned": ("tuned-sgd", "tuned-adamw"),
+    "cnn": ("cnn", "cnn-learned"),
 }
 # Final training loss on mnist-mlp measured elsewhere with the rivals' own packages: study, agent, lr0, loss.
 PUBLISHED = (
@@ -154,26 +141,26 @@ def run(name: str, options: Options) -> None:
         lrcontrol.evaluate(out=options.folder / name, pool=Pool(workers=options.workers), cell_progress=show, **study)
 
 
-def seconds(folder: Path) -> float:
-    """Return how long the cells of a study took together on one core each."""
+def cost(name: str, options: Options) -> dict[str, Any]:
+    """Return what a study cost: its cells' seconds on one core each."""
+    folder = options.folder / name
     lines = (folder / "journal.jsonl").read_text(encoding="utf-8").splitlines()
-    return float(sum(event.get("seconds", 0.0) for event in map(json.loads, lines)))
+    seconds = sum(event.get("seconds", 0.0) for event in map(json.loads, lines))
+    runs = lrcontrol.Results.load(folder).runs.num_rows
+    return {"study": name, "runs": runs, "core_minutes": round(seconds / 60.0, 1), "failed": len(failures(folder))}
 
 
-def tabulate(name: str, options: Options) -> dict[str, Any]:
-    """Write a study's standings, page and pictures, and return what it cost."""
-    folder, out = options.folder / name, options.out / name
-    results = lrcontrol.Results.load(folder)
-    study = combine({name: results}, None)
+def show(page: str, names: list[str], options: Options) -> None:
+    """Write the standings, the page and the pictures of some studies together."""
+    out, loaded = options.out / page, {name: lrcontrol.Results.load(options.folder / name) for name in names}
+    study = combine(loaded, None)
     found = standings(study.results, study.baseline)
     out.mkdir(parents=True, exist_ok=True)
     write(out / "standings.csv", [rounded(row) for row in found.rows.to_pylist()])
     write(out / "overall.csv", [rounded(row) for row in found.overall.to_pylist()])
     write_text(out / "report.html", page_of(study, found))
-    for picture in folder.glob("figures/**/final_loss.png"):
-        shutil.copy(picture, out / f"{picture.parent.name.replace('figures', 'final_loss')}.png")
-    runs = results.runs.num_rows
-    return {"study": name, "runs": runs, "core_seconds": round(seconds(folder)), "failed": len(failures(folder))}
+    for task, optimizer in study.results.pairs:
+        final_loss(study.results.of(task, optimizer)).savefig(out / f"{task}-{optimizer}.png", dpi=100)
 
 
 def failures(folder: Path) -> list[dict[str, Any]]:
@@ -202,8 +189,11 @@ def main(options: Options) -> int:
     for name in options.studies:
         if options.run:
             run(name, options)
-    there = [name for name in options.studies if (options.folder / name / "runs.csv").exists()]
-    write(options.out / "cost.csv", [tabulate(name, options) for name in there])
+    there = [name for name in STUDIES if (options.folder / name / "runs.csv").exists()]
+    write(options.out / "cost.csv", [cost(name, options) for name in there])
+    for page, names in PAGES.items():
+        if found := [name for name in names if name in there]:
+            show(page, found, options)
     if {"published-adamw", "published-sgd"} <= set(there):
         write(options.out / "published.csv", published(options))
     return 0

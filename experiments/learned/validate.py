@@ -14,6 +14,7 @@ import tyro
 from experiments.tables import write
 from lrcontrol.agents import make_agent
 from lrcontrol.envs.distributions import find_tasks
+from lrcontrol.envs.random_synthetic import KINDS
 from lrcontrol.envs.settings import Settings
 from lrcontrol.envs.task import Task
 from lrcontrol.rollouts import final_measures, roll_out, settings_for
@@ -57,8 +58,8 @@ def main(options: Options) -> int:
             logs = np.log(losses / np.array(tuned))
             row = {"optimizer": optimizer, "agent": agent, "ratio": np.exp(logs.mean()), "worst": np.exp(logs.max())}
             row["digits"] = np.exp(logs[0::2].mean())
-            for number, kind in enumerate(("clusters", "functions", "tokens", "bottleneck")):
-                row[kind] = np.exp(logs[1 + 2 * number :: 8].mean())
+            for number, kind in enumerate(KINDS):  # in turn, digits between them
+                row[kind] = np.exp(logs[1 + 2 * number :: 2 * len(KINDS)].mean())
             rows.append({k: round(float(v), 3) if not isinstance(v, str) else v for k, v in row.items()})
     write(options.out, rows)
     return 0
