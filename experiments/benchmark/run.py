@@ -189,6 +189,7 @@ def main(options: Options) -> int:
     for name in options.studies:
         if options.run:
             run(name, options)
+    options.out.mkdir(parents=True, exist_ok=True)
     there = [name for name in STUDIES if (options.folder / name / "runs.csv").exists()]
     write(options.out / "cost.csv", [cost(name, options) for name in there])
     for page, names in PAGES.items():
