@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -120,7 +121,8 @@ class Pool:
         joblib = importlib.import_module("ray.util.joblib")
         cpus = self.count if self.address is None else None
         try:
-            ray.init(self.address, num_cpus=cpus, include_dashboard=False if self.address is None else None)
+            dashboard = False if self.address is None else None
+            ray.init(self.address, num_cpus=cpus, include_dashboard=dashboard, logging_level=logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise InputError(f"no Ray cluster answers at {self.address}: {error}") from error
         joblib.register_ray()
