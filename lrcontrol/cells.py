@@ -55,6 +55,7 @@ class Job:
     settings: Mapping[str, Any]
     seed: int
     device: str
+    traces: bool = True
 
     def pack(self) -> bytes:
         """Return it as bytes, functions that are defined in a script or a notebook included."""
@@ -68,7 +69,7 @@ class Outcome:
 
     Attributes:
         final: the columns of runs.csv that are measured, (L · N,) each, L rates and N runs, sorted by rate, then run.
-        traces: loss, lr and momentum at each step, (L · N, steps).
+        traces: loss, lr and momentum at each step, (L · N, steps); or nothing, where they were not to be kept.
     """
 
     final: dict[str, NDArray[Any]]
@@ -141,4 +142,4 @@ def _run(job: Job, progress: Progress | None) -> Outcome:
         order = np.arange(world.rows).reshape(cell.runs, len(rates)).T.ravel()  # a run's rates are together there
         found = trained(world, order)
     passes = {name: np.full(len(rates) * cell.runs, value) for name, value in found.passes.items()}
-    return Outcome(found.final | passes, found.traces)
+    return Outcome(found.final | passes, found.traces if job.traces else {})

@@ -56,6 +56,7 @@ def evaluate(
     out: str | Path | None = None,
     overwrite: bool = False,
     block: int = 5,
+    traces: bool = True,
     pool: Pool | None = None,
     progress: Progress | None = None,
     cell_progress: CellProgress | None = None,
@@ -84,6 +85,7 @@ def evaluate(
         out: folder for the results; new, empty, or begun by the same call.
         overwrite: replace the results that ``out`` holds.
         block: runs in a cell; the last digits of a loss can depend on it.
+        traces: keep every step's loss, lr and momentum; without them a large study is small, and has fewer pictures.
         pool: who runs the cells; None runs them here, one after another.
         progress: called as training proceeds, where cells are run here.
         cell_progress: called whenever a cell is done.
@@ -105,6 +107,7 @@ def evaluate(
         device=device,
         block=block,
         settings=settings,
+        traces=traces,
     )
     manifest = {"config": study.config, "seeds": [seed + run for run in range(runs)], **provenance()}
     manifest["command"], manifest["machine"]["torch_threads"] = study.command, 1  # of every cell, whoever runs it

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 def figures(results: Results) -> Iterator[tuple[str, Figure]]:
-    """Yield the figures of the results of one task with one optimizer, by name: final_loss, loss and lr."""
+    """Yield the figures of the results of one task with one optimizer, by name: final_loss; loss and lr from traces."""
     yield "final_loss", final_loss(results)
-    for column in ("loss", "lr"):
+    for column in ("loss", "lr") if len(results.traces) else ():
         yield column, over_steps(results, column)
 
 

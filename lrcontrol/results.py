@@ -123,15 +123,16 @@ def run_table(cell: Cell, runs: Sequence[int], final: Mapping[str, NDArray[Any]]
 
 
 def trace_table(cell: Cell, runs: Sequence[int], traces: Mapping[str, NDArray[Any]]) -> pa.Table:
-    """Return the rows of traces.parquet of the same runs, from (L · N, steps) each."""
+    """Return the rows of traces.parquet of the same runs, from (L · N, steps) each; none where nothing was kept."""
     import pyarrow as pa
 
-    rows, steps = traces["loss"].shape
+    values = traces or dict.fromkeys(("loss", "lr", "momentum"), np.zeros((len(cell.lr0) * len(runs), 0)))
+    rows, steps = values["loss"].shape
     columns: dict[str, Any] = _labels(cell, rows * steps)
     columns["lr0"] = np.repeat(cell.lr0, len(runs) * steps)
     columns["run"] = np.repeat(np.tile(np.asarray(runs, dtype=np.int64), len(cell.lr0)), steps)
     columns["step"] = np.tile(np.arange(steps), rows)
-    columns |= {name: values.ravel() for name, values in traces.items()}
+    columns |= {name: part.ravel() for name, part in values.items()}
     return pa.table({name: columns[name] for name in TRACE_COLUMNS})
 
 
@@ -164,7 +165,9 @@ def _summarise(key: tuple[Any, ...], group: list[dict[str, Any]]) -> dict[str, A
 
 def steps_of(results: Results) -> int:
     """Return the training steps of a run of one task with one optimizer."""
-    return len(results.traces) // len(results.runs)
+    if len(results.traces):
+        return len(results.traces) // len(results.runs)
+    return int(min(results.summary["backward_passes"].to_pylist()))
 
 
 def csv_bytes(table: pa.Table) -> bytes:

@@ -56,6 +56,7 @@ class Study:
     device: str
     block: int
     settings: Mapping[str, Any]
+    traces: bool = True
 
     def __post_init__(self) -> None:
         for name in ("runs", "block"):
@@ -106,6 +107,7 @@ class Study:
             "seed": self.seed,
             "device": self.device,
             "block": self.block,
+            "traces": self.traces,
             "settings": {name: str(value) for name, value in self.settings.items()},
         }
 
@@ -119,6 +121,7 @@ class Study:
         for name in ("runs", "steps", "seed", "device", "block"):
             if config[name] is not None:
                 words += [f"--{name}", str(config[name])]
+        words += [] if self.traces else ["--no-traces"]
         given = {name: value for name, value in config["settings"].items() if value != "None"}
         return words + [word for name, value in given.items() for word in (f"--{name}", value)]
 
@@ -134,7 +137,7 @@ class Study:
         runs = min(block, self.runs - first)
         cell = Cell(task.name, optimizer, agent.name, self.rates(task, optimizer), first, runs)
         settings = {**self.settings, "steps": self.steps}
-        return Job(cell, spelled, agent, settings, self.seed, self.device)
+        return Job(cell, spelled, agent, settings, self.seed, self.device, self.traces)
 
     @property
     def training_steps(self) -> int:

@@ -18,7 +18,10 @@ import tyro
 
 import lrcontrol
 from experiments.tables import write
+from lrcontrol.agents.learned import FOLDER as LEARNED_FOLDER
+from lrcontrol.agents.trained import TrainedAgent
 from lrcontrol.backends import Pool
+from lrcontrol.budgets import runs_to_pay_off, trials_to_match
 from lrcontrol.cli import progress_bars
 from lrcontrol.figures import final_loss
 from lrcontrol.report_html import page_of, write_text
@@ -47,6 +50,7 @@ OPTIMIZERS = (
     *("schedulefree-adamw", "hypergradient-sgd", "hypergradient-sgd:additive=true", "hypergradient-adam"),
     *("sps", "armijo"),
 )
+TRAINING_CORES = 2  # that the training of ``learned`` kept busy
 SEARCHES = ("random-search:trials=8,kind=cosine", "pbt")
 PUBLISHED_AGENTS = (
     *("constant", "schedule:kind=one-cycle", "prodigy", "dog", "adamw", "schedulefree-adamw:knob=true"),
@@ -169,6 +173,32 @@ def failures(folder: Path) -> list[dict[str, Any]]:
     return found
 
 
+def payoff(options: Options) -> list[dict[str, Any]]:
+    """Return what ``learned`` saves: trials of a tuned schedule that it takes to match it, and runs that pay for it."""
+    training = TrainedAgent.load(LEARNED_FOLDER).training
+    mine = lrcontrol.Results.load(options.folder / "learned")
+    rows = []
+    for task, optimizer in mine.pairs:
+        loss = float(mine.of(task, optimizer).by_start("learned").mean())
+        tuned = lrcontrol.Results.load(options.folder / f"tuned-{optimizer}")
+        for rival in SCHEDULES[:3]:
+            starts = tuned.of(task, optimizer).by_start(rival).mean(axis=1)
+            trials, seconds = trials_to_match(loss, starts), seconds_for_a_run(options, task, optimizer, rival)
+            row = {"task": task, "optimizer": optimizer, "rival": rival, "learned": loss, "rival_best": starts.min()}
+            row |= {"trials_to_match": trials, "core_seconds_a_run": seconds}
+            row["runs_to_pay_off"] = runs_to_pay_off(training["seconds"] * TRAINING_CORES, seconds, trials)
+            rows.append(rounded({name: float(v) if not isinstance(v, str) else v for name, v in row.items()}))
+    return rows
+
+
+def seconds_for_a_run(options: Options, task: str, optimizer: str, agent: str) -> float:
+    """Return the mean core seconds of a run of an agent in the tuned studies."""
+    lines = (options.folder / f"tuned-{optimizer}" / "journal.jsonl").read_text(encoding="utf-8").splitlines()
+    cells = [event for event in map(json.loads, lines) if event.get("agent") == agent and event["task"] == task]
+    total = sum(event["seconds"] for event in cells if event["optimizer"] == optimizer)
+    return float(total) / (len(FINE[optimizer]) * int(ALL["runs"]))
+
+
 def rounded(row: dict[str, Any]) -> dict[str, Any]:
     """Return a row with four digits."""
     return {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in row.items()}
@@ -197,6 +227,8 @@ def main(options: Options) -> int:
             show(page, found, options)
     if {"published-adamw", "published-sgd"} <= set(there):
         write(options.out / "published.csv", published(options))
+    if {"learned", "tuned-sgd", "tuned-adamw"} <= set(there):
+        write(options.out / "payoff.csv", payoff(options))
     return 0
 
 

@@ -16,6 +16,7 @@ from lrcontrol.cell_store import CellStore, write_whole
 from lrcontrol.cells import Cell, Job, Outcome, run_job, run_packed
 from lrcontrol.envs import InputError
 from lrcontrol.evaluate_cli import main
+from lrcontrol.results import TRACE_COLUMNS
 
 STUDY = {"lr0": [0.01, 0.1], "runs": 3, "steps": 5, "block": 2, "optimizer": ("sgd", "adamw")}
 AGENTS = ["constant", "hillclimb:factor=2", "bandit"]
@@ -101,6 +102,16 @@ def test_what_is_missing_or_damaged_is_run_again_and_nothing_else(uninterrupted,
 def test_local_workers_give_the_same_bytes(workers, uninterrupted, tmp_path):
     lrcontrol.evaluate("digits-mlp", AGENTS, out=tmp_path / "out", pool=Pool("local", workers), **STUDY)
     assert content(tmp_path / "out") == content(uninterrupted)
+
+
+def test_without_traces_the_numbers_are_the_same_and_the_cells_small(uninterrupted, tmp_path):
+    results = lrcontrol.evaluate("digits-mlp", AGENTS, out=tmp_path / "out", traces=False, **STUDY)
+    assert (tmp_path / "out" / "runs.csv").read_bytes() == (uninterrupted / "runs.csv").read_bytes()
+    assert results.traces.num_rows == 0
+    assert results.traces.column_names == list(TRACE_COLUMNS)
+    figures = sorted(path.name for path in (tmp_path / "out" / "figures" / "digits-mlp-sgd").iterdir())
+    assert figures == ["final_loss.png"]
+    assert "--no-traces" in results.manifest["command"]
 
 
 def test_a_cell_that_fails_is_told_and_does_not_stop_the_others(tmp_path, capsys):
