@@ -8,6 +8,7 @@ Killed at any moment and started again, it goes on where it was. Tables and pict
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,48 +61,51 @@ CNN_AGENTS = (
     *("constant", "schedule:kind=one-cycle", "hillclimb:factor=2", "schedule:kind=one-cycle,start=0.3"),
     *("adamw", "dog", "cocob", "prodigy", "schedulefree-adamw"),
 )
-ALL: dict[str, Any] = {"task": TASKS, "optimizer": BOTH, "lr0": STARTS, "runs": 10}
-CNN: dict[str, Any] = {
-    "task": "mnist-cnn",
-    "optimizer": "adamw",
-    "lr0": [1e-4, 1e-3, 1e-2, 1e-1],
-    "runs": 2,
-    "block": 1,
-}
+ALL: dict[str, Any] = {"optimizer": BOTH, "lr0": STARTS, "runs": 10}
+CNN: dict[str, Any] = {"task": "mnist-cnn", "optimizer": "adamw", "lr0": [1e-4, 1e-3, 1e-2, 0.1], "runs": 2, "block": 1}
+
+
+def studies_of(task: str) -> dict[str, dict[str, Any]]:
+    """Return the studies of a task: schedules from a fine grid, everything from six starts, what is learned apart."""
+    tuned = {"task": task, "agents": SCHEDULES, "runs": 10}
+    return {
+        f"{task}/tuned-sgd": tuned | {"optimizer": "sgd", "lr0": FINE["sgd"]},
+        f"{task}/tuned-adamw": tuned | {"optimizer": "adamw", "lr0": FINE["adamw"]},
+        f"{task}/starts": ALL | {"task": task, "agents": (*SCHEDULES, *CONTROLLERS, *OPTIMIZERS, *SEARCHES)},
+        f"{task}/learned": ALL | {"task": task, "agents": LEARNED},
+    }
+
+
 STUDIES: dict[str, dict[str, Any]] = {
-    "published-adamw": {
+    "published/adamw": {
         **{"task": "mnist-mlp", "agents": PUBLISHED_AGENTS, "optimizer": "adamw", "lr0": [0.01, 0.03, 0.1], "runs": 3}
     },
-    "published-sgd": {
+    "published/sgd": {
         **{"task": "mnist-mlp", "agents": SCHEDULES, "optimizer": "sgd", "lr0": [10.0], "runs": 3},
     },
-    "tuned-sgd": ALL | {"agents": SCHEDULES, "optimizer": "sgd", "lr0": FINE["sgd"]},
-    "tuned-adamw": ALL | {"agents": SCHEDULES, "optimizer": "adamw", "lr0": FINE["adamw"]},
-    "starts": ALL | {"agents": (*SCHEDULES, *CONTROLLERS, *OPTIMIZERS, *SEARCHES)},
-    "learned": ALL | {"agents": LEARNED},
-    "cnn": CNN | {"agents": CNN_AGENTS},
-    "cnn-learned": CNN | {"agents": ("learned",)},
+    **{name: study for task in TASKS for name, study in studies_of(task).items()},
+    "mnist-cnn/starts": CNN | {"agents": CNN_AGENTS},
+    "mnist-cnn/learned": CNN | {"agents": ("learned",)},
 }
-# What is shown together: the learned agents are studies of their own, to be run anew when they change.
+# What is shown together: what is learned is a study of its own, to be run anew when it changes.
 PAGES = {
-    "starts": ("starts", "learned"),
-    "tuned": ("tuned-sgd", "tuned-adamw"),
-    "cnn": ("cnn", "cnn-learned"),
+    **{f"{task}/starts": (f"{task}/starts", f"{task}/learned") for task in (*TASKS, "mnist-cnn")},
+    **{f"{task}/tuned": (f"{task}/tuned-sgd", f"{task}/tuned-adamw") for task in TASKS},
 }
 # Final training loss on mnist-mlp measured elsewhere with the rivals' own packages: study, agent, lr0, loss.
 PUBLISHED = (
-    ("published-adamw", "schedule:kind=one-cycle", 0.03, 0.107),
-    ("published-sgd", "schedule:kind=one-cycle", 10.0, 0.110),  # without dampening the rate is 1
-    ("published-adamw", "constant", 0.01, 0.114),
-    ("published-adamw", "prodigy", 0.01, 0.162),
-    ("published-adamw", "dog", 0.01, 0.165),
-    ("published-adamw", "adamw", 0.01, 0.283),
-    ("published-adamw", "schedulefree-adamw:knob=true", 0.1, 0.089),
-    ("published-adamw", "cocob", 0.01, 0.125),
-    ("published-adamw", "nadamw", 0.01, 0.208),
-    ("published-adamw", "schedulefree-sgd", 0.01, 0.195),
-    ("published-adamw", "sps", 0.01, 0.157),
-    ("published-adamw", "armijo", 0.01, 0.172),
+    ("published/adamw", "schedule:kind=one-cycle", 0.03, 0.107),
+    ("published/sgd", "schedule:kind=one-cycle", 10.0, 0.110),  # without dampening the rate is 1
+    ("published/adamw", "constant", 0.01, 0.114),
+    ("published/adamw", "prodigy", 0.01, 0.162),
+    ("published/adamw", "dog", 0.01, 0.165),
+    ("published/adamw", "adamw", 0.01, 0.283),
+    ("published/adamw", "schedulefree-adamw:knob=true", 0.1, 0.089),
+    ("published/adamw", "cocob", 0.01, 0.125),
+    ("published/adamw", "nadamw", 0.01, 0.208),
+    ("published/adamw", "schedulefree-sgd", 0.01, 0.195),
+    ("published/adamw", "sps", 0.01, 0.157),
+    ("published/adamw", "armijo", 0.01, 0.172),
 )
 
 
@@ -148,8 +152,7 @@ def run(name: str, options: Options) -> None:
 def cost(name: str, options: Options) -> dict[str, Any]:
     """Return what a study cost: its cells' seconds on one core each."""
     folder = options.folder / name
-    lines = (folder / "journal.jsonl").read_text(encoding="utf-8").splitlines()
-    seconds = sum(event.get("seconds", 0.0) for event in map(json.loads, lines))
+    seconds = core_seconds(folder)
     runs = lrcontrol.Results.load(folder).runs.num_rows
     return {"study": name, "runs": runs, "core_minutes": round(seconds / 60.0, 1), "failed": len(failures(folder))}
 
@@ -175,28 +178,28 @@ def failures(folder: Path) -> list[dict[str, Any]]:
 
 def payoff(options: Options) -> list[dict[str, Any]]:
     """Return what ``learned`` saves: trials of a tuned schedule that it takes to match it, and runs that pay for it."""
-    training = TrainedAgent.load(LEARNED_FOLDER).training
-    mine = lrcontrol.Results.load(options.folder / "learned")
-    rows = []
-    for task, optimizer in mine.pairs:
-        loss = float(mine.of(task, optimizer).by_start("learned").mean())
-        tuned = lrcontrol.Results.load(options.folder / f"tuned-{optimizer}")
+    training, rows = TrainedAgent.load(LEARNED_FOLDER).training, []
+    for task, optimizer in itertools.product(TASKS, BOTH):
+        folders = options.folder / task / "learned", options.folder / task / f"tuned-{optimizer}"
+        if not all((folder / "runs.csv").exists() for folder in folders):
+            continue
+        mine, tuned = (lrcontrol.Results.load(folder).of(task, optimizer) for folder in folders)
+        loss = float(mine.by_start("learned").mean())
         for rival in SCHEDULES[:3]:
-            starts = tuned.of(task, optimizer).by_start(rival).mean(axis=1)
-            trials, seconds = trials_to_match(loss, starts), seconds_for_a_run(options, task, optimizer, rival)
+            starts = tuned.by_start(rival).mean(axis=1)
+            trials, seconds = trials_to_match(loss, starts), core_seconds(folders[1], rival) / starts.size / 10
             row = {"task": task, "optimizer": optimizer, "rival": rival, "learned": loss, "rival_best": starts.min()}
             row |= {"trials_to_match": trials, "core_seconds_a_run": seconds}
             row["runs_to_pay_off"] = runs_to_pay_off(training["seconds"] * TRAINING_CORES, seconds, trials)
-            rows.append(rounded({name: float(v) if not isinstance(v, str) else v for name, v in row.items()}))
+            rows.append(rounded({name: v if isinstance(v, str) else float(v) for name, v in row.items()}))
     return rows
 
 
-def seconds_for_a_run(options: Options, task: str, optimizer: str, agent: str) -> float:
-    """Return the mean core seconds of a run of an agent in the tuned studies."""
-    lines = (options.folder / f"tuned-{optimizer}" / "journal.jsonl").read_text(encoding="utf-8").splitlines()
-    cells = [event for event in map(json.loads, lines) if event.get("agent") == agent and event["task"] == task]
-    total = sum(event["seconds"] for event in cells if event["optimizer"] == optimizer)
-    return float(total) / (len(FINE[optimizer]) * int(ALL["runs"]))
+def core_seconds(folder: Path, agent: str | None = None) -> float:
+    """Return the seconds that the cells of a study, or of one agent in it, took on a core each."""
+    lines = (folder / "journal.jsonl").read_text(encoding="utf-8").splitlines()
+    cells = [event for event in map(json.loads, lines) if event["event"] == "cell"]
+    return float(sum(event["seconds"] for event in cells if agent in (None, event["agent"])))
 
 
 def rounded(row: dict[str, Any]) -> dict[str, Any]:
@@ -225,10 +228,10 @@ def main(options: Options) -> int:
     for page, names in PAGES.items():
         if found := [name for name in names if name in there]:
             show(page, found, options)
-    if {"published-adamw", "published-sgd"} <= set(there):
+    if {"published/adamw", "published/sgd"} <= set(there):
         write(options.out / "published.csv", published(options))
-    if {"learned", "tuned-sgd", "tuned-adamw"} <= set(there):
-        write(options.out / "payoff.csv", payoff(options))
+    if rows := payoff(options):
+        write(options.out / "payoff.csv", rows)
     return 0
 
 

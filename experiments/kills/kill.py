@@ -88,9 +88,10 @@ def main(options: Options) -> int:
         while kills < options.kills:
             folder = Path(parent, "killed")
             for _ in range(min(5, options.kills - kills)):
-                if kill(folder, options.workers, random.uniform(0.0, seconds)):
-                    kills += 1
-                    cells.append(len(list(folder.glob("cells/*.cell"))))
+                if not kill(folder, options.workers, random.uniform(0.0, seconds)):
+                    break  # it had finished
+                kills += 1
+                cells.append(len(list(folder.glob("cells/*.cell"))))
             finish(folder, options.workers)
             studies, equal = studies + 1, equal + (content(folder) == wanted)
             print(f"{kills} kills, {equal} of {studies} studies the same bytes", flush=True)
