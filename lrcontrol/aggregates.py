@@ -42,7 +42,7 @@ def over_runs(
     from scipy.stats import bootstrap
 
     value = float(statistic([sample[:, None, :] for sample in samples])[0])
-    if all(sample.shape[1] == 1 for sample in samples):
+    if any(sample.shape[1] == 1 for sample in samples):  # nothing to resample there
         return Estimate(value, float("nan"), float("nan"))
     if all(np.ptp(sample, axis=1).max() <= 1e-12 * np.abs(sample).max() for sample in samples):
         return Estimate(value, value, value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lrcontrol.cell_store import write_whole
+from lrcontrol.cell_store import cannot_write, write_whole
 from lrcontrol.cells import Cell, Job, Outcome
+from lrcontrol.cli import file_name
 from lrcontrol.results import Results, csv_bytes, run_table, summarise, trace_table
 
 if TYPE_CHECKING:
@@ -31,10 +33,13 @@ def in_memory(groups: Iterator[list[Job]], find: Find, manifest: dict[str, Any])
     return Results(summarise(runs), runs, pa.concat_tables([traces for _, traces in tables]), manifest)
 
 
-def write_folder(groups: Iterator[list[Job]], find: Find, manifest: dict[str, Any], folder: Path) -> Results | None:
+def write_folder(
+    groups: Iterator[list[Job]], find: Find, manifest: dict[str, Any], folder: Path, alone: bool
+) -> Results | None:
     """Write summary.csv, runs.csv, traces.parquet and figures/, each whole, and return the results.
 
-    Never more than the cells of one agent are in memory, but for the table of runs.
+    Never more than the cells of one agent are in memory, but for the table of runs. The figures of each task with each
+    optimizer stand in folders of their own, unless the study is of one ``alone``.
 
     Raises:
         InputError: a file cannot be written.
@@ -49,28 +54,31 @@ def write_folder(groups: Iterator[list[Job]], find: Find, manifest: dict[str, An
             kept.append(runs)
             writer = writer or pq.ParquetWriter(new, traces.schema, compression="zstd")
             writer.write_table(traces)
-    finally:
-        if writer is not None:
-            writer.close()
-    if not kept:
-        return None
-    new.replace(folder / "traces.parquet")
+        if writer is None:
+            return None
+        writer.close()
+        new.replace(folder / "traces.parquet")
+    except OSError as error:
+        new.unlink(missing_ok=True)
+        raise cannot_write(folder / "traces.parquet", error) from error
     runs = pa.concat_tables(kept)
     write_whole(folder / "runs.csv", csv_bytes(runs))
     write_whole(folder / "summary.csv", csv_bytes(summarise(runs)))
-    traces = pq.read_table(folder / "traces.parquet", memory_map=True)
+    traces = pq.read_table(folder / "traces.parquet", memory_map=os.name == "posix")
     results = Results(summarise(runs), runs, traces, manifest)
-    write_figures(results, folder / "figures")
+    _write_figures(results, folder / "figures", alone)
     return results
 
 
-def write_figures(results: Results, folder: Path) -> None:
-    """Write the figures of each task with each optimizer, in folders of their own where there are several."""
+def _write_figures(results: Results, folder: Path, alone: bool) -> None:
     from lrcontrol.figures import figures
 
     for task, optimizer in results.pairs:
-        part = folder if len(results.pairs) == 1 else folder / f"{task}-{optimizer}".replace(":", "_").replace("/", "_")
-        part.mkdir(parents=True, exist_ok=True)
+        part = folder if alone else folder / file_name(task, optimizer)
+        try:
+            part.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot_write(part, error) from error
         for name, figure in figures(results.of(task, optimizer)):
             content = io.BytesIO()
             figure.savefig(content, dpi=115)

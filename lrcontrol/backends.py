@@ -1,4 +1,4 @@
-"""Where cells are run: in this process, on this machine's cores, on a Dask or a Ray cluster, all through joblib."""
+"""Where cells are run: in this process, on this machine's cores, on a Dask or a Ray cluster."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ class Pool:
 
     Args:
         backend: ``"local"``, ``"dask"`` or ``"ray"``; the latter two are in the extra ``distributed``.
-        workers: how many, one torch thread each; None is one for each core here, and all there are of a cluster.
+        workers: how many, one torch thread each; None is one for each core here, and all there are of a cluster. A Dask
+            cluster that is running has the workers it has.
         address: of a running cluster, such as ``tcp://host:8786`` (Dask) or ``ray://host:10001``; None starts one here.
 
     Raises:
@@ -70,7 +71,25 @@ class Pool:
         if self.stays_here or not jobs:
             for job in jobs:
                 yield job.cell, run_job(job, progress)
-            return
+        elif self.backend == "dask":
+            yield from self._on_dask(jobs)
+        else:
+            yield from self._through_joblib(jobs)
+
+    def _on_dask(self, jobs: Sequence[Job]) -> Iterator[tuple[Cell, Finished]]:
+        """Submit all jobs to the scheduler, whatever workers come and go meanwhile.
+
+        Joblib's backend for Dask counts the workers once, when it begins: those of an adaptive cluster that come later
+        would get nothing, and where there is one at first it runs everything in the calling process.
+        """
+        module = _module("dask", "distributed")
+        with self._dask() as client, _deaths_told(self.backend):
+            futures = {client.submit(run_packed, job.pack(), pure=False): job.cell for job in jobs}
+            for future in module.as_completed(list(futures)):
+                yield futures[future], future.result()
+                future.release()
+
+    def _through_joblib(self, jobs: Sequence[Job]) -> Iterator[tuple[Cell, Finished]]:
         from joblib import Parallel, delayed
 
         with self._context() as (size, settings), Parallel(batch_size=1, **settings) as parallel:
@@ -90,13 +109,9 @@ class Pool:
         """
         from joblib import parallel_config
 
-        streams = {"return_as": "generator_unordered"}
         if self.backend == "local":
             with parallel_config("loky", n_jobs=self.count, inner_max_num_threads=1):
-                yield None, streams
-        elif self.backend == "dask":
-            with self._dask() as client, parallel_config("dask", client=client, wait_for_workers_timeout=60):
-                yield None, {**streams, "n_jobs": -1}
+                yield None, {"return_as": "generator_unordered"}
         else:
             with self._ray() as workers, parallel_config("ray", n_jobs=workers):
                 yield ROUND * workers, {}

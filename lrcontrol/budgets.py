@@ -80,9 +80,11 @@ def trials_to_match(loss: float, starts: ArrayLike) -> float:
         starts: (k,), the rival's mean final loss from each initial rate.
 
     Returns:
-        n ≥ 1, whole; infinite if its best start does not get there.
+        n ≥ 1, whole; infinite if its best start does not get there, NaN if a loss is.
     """
     values = np.asarray(starts, dtype=np.float64)
+    if math.isnan(loss) or np.isnan(values).any():
+        return math.nan
     if expected_minimum(values, 1) <= loss:
         return 1.0
     if values.min() >= loss:

@@ -17,7 +17,8 @@ from lrcontrol.cells import Cell, Outcome
 from lrcontrol.envs.errors import InputError
 
 MANIFEST, JOURNAL, CELLS = "manifest.json", "journal.jsonl", "cells"
-PROGRESS = ("complete", "failures")  # of a manifest: how far a study is, not what it is
+# Of a manifest: how far a study is, and where the code was checked out; the code itself is in its digest.
+CIRCUMSTANCES = ("complete", "failures", "commit")
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -35,10 +36,15 @@ def write_whole(path: Path, content: bytes) -> None:
         new.replace(path)
     except OSError as error:
         new.unlink(missing_ok=True)
-        raise InputError(
-            f"cannot write {path}: {error.strerror or error}; what was done is kept: make room and give the same "
-            f"command again, or choose another --out"
-        ) from error
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: Path, error: OSError) -> InputError:
+    """Return what is to be said where a file of a study could not be written."""
+    return InputError(
+        f"cannot write {path}: {error.strerror or error}; what was done is kept: make room and give the same command "
+        f"again, or choose another --out"
+    )
 
 
 class CellStore:
@@ -50,6 +56,8 @@ class CellStore:
 
     def __init__(self, folder: Path, manifest: dict[str, Any], overwrite: bool = False) -> None:
         self.folder, self.manifest = folder, manifest
+        identity = json.dumps(_identity(json.loads(json.dumps(manifest))), sort_keys=True)
+        self.digest = hashlib.sha256(identity.encode()).hexdigest().encode() + b"\n"  # leads each cell's file
         _check_writable(folder)
         if folder.is_dir() and any(folder.iterdir()):
             self._check_content(overwrite)
@@ -67,7 +75,10 @@ class CellStore:
                 return  # killed while the first things were made
             raise InputError(f"{self.folder} is not empty and holds no results of an evaluation: choose another --out")
         if overwrite:
-            shutil.rmtree(self.folder)
+            aside = self.folder.with_name(f".{self.folder.name}.old")
+            shutil.rmtree(aside, ignore_errors=True)
+            self.folder.rename(aside)  # at once: half a study would look like the beginning of another
+            shutil.rmtree(aside)
             return
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
@@ -80,6 +91,8 @@ class CellStore:
                 f"replace it"
             )
 
+        self.manifest["commit"] = found.get("commit")
+
     def path(self, cell: Cell) -> Path:
         """Return where a cell's file is."""
         name = "-".join((cell.task, cell.optimizer, cell.agent, f"run{cell.first}"))
@@ -87,15 +100,16 @@ class CellStore:
         return self.folder / CELLS / f"{readable}-{hashlib.sha256(name.encode()).hexdigest()[:8]}.cell"
 
     def read(self, cell: Cell) -> Outcome | None:
-        """Return what a cell found, None where it was not run or its file is damaged."""
+        """Return what a cell found, None where it was not run, or its file is damaged or of another study."""
         try:
-            return Outcome.from_bytes(self.path(cell).read_bytes())
+            content = self.path(cell).read_bytes()
         except OSError:
             return None
+        return Outcome.from_bytes(content[len(self.digest) :]) if content.startswith(self.digest) else None
 
     def write(self, cell: Cell, content: bytes) -> None:
         """Keep what ``Outcome.to_bytes`` made."""
-        write_whole(self.path(cell), content)
+        write_whole(self.path(cell), self.digest + content)
 
     def note(self, event: str, **facts: Any) -> None:
         """Add a line to the journal: what happened and when. It is no part of the results."""
@@ -115,7 +129,7 @@ class CellStore:
 
 
 def _identity(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in manifest.items() if name not in PROGRESS}
+    return {name: value for name, value in manifest.items() if name not in CIRCUMSTANCES}
 
 
 def _differences(there: Any, asked: Any, name: str = "") -> Iterator[str]:
@@ -133,7 +147,9 @@ def _check_writable(folder: Path) -> None:
         there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
         if not there.is_dir():
             raise InputError(f"{there} is a file: give a folder as --out")
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=there.parent if there == folder else there):
+        if there == folder and os.access(folder, os.W_OK):
+            return
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=there):
             pass
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error.strerror}; choose another --out") from error

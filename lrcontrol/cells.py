@@ -112,7 +112,12 @@ class Finished:
 
 def run_packed(packed: bytes) -> Finished:
     """Run a job that ``Job.pack`` made; nothing but an interruption is raised."""
-    return run_job(pickle.loads(packed))
+    began = time.perf_counter()
+    try:
+        job = pickle.loads(packed)
+    except Exception as problem:  # a worker may lack what the job is made of
+        return Finished(None, f"{type(problem).__name__}: {problem}", time.perf_counter() - began)
+    return run_job(job)
 
 
 def run_job(job: Job, progress: Progress | None = None) -> Finished:

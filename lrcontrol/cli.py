@@ -50,6 +50,9 @@ def progress_bars(*columns: TextColumn) -> Bars:
 
 def default_folder(parent: str, now: str, *parts: str) -> Path:
     """Return parent/now-part-part, letters that do not belong into a file's name replaced."""
-    name = "-".join(parts)
-    safe = "".join(letter if letter.isalnum() or letter in "-_.=+" else "_" for letter in name)
-    return Path(parent, f"{now}-{safe}")
+    return Path(parent, f"{now}-{file_name(*parts)}")
+
+
+def file_name(*parts: str) -> str:
+    """Return part-part, letters that do not belong into a file's name replaced."""
+    return "".join(letter if letter.isalnum() or letter in "-_.=+" else "_" for letter in "-".join(parts))

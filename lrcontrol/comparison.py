@@ -72,5 +72,5 @@ def compare(results: Results, baseline: str, measure: str = "train_loss", level:
 
 
 def _passes(results: Results, agent: str) -> float:
-    row = results.of_agent(agent).to_pylist()[0]
-    return float(row["forward_passes"] + 2 * row["backward_passes"])
+    rows = results.of_agent(agent).to_pylist()
+    return sum(float(row["forward_passes"] + 2 * row["backward_passes"]) for row in rows) / len(rows)

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import cloudpickle
+
 from lrcontrol.envs.errors import InputError
 from lrcontrol.envs.registry import make_task
 from lrcontrol.envs.task import Task
@@ -48,7 +50,8 @@ def _load(path: Path) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules.setdefault(path.stem, module)
+    if sys.modules.setdefault(path.stem, module) is module:
+        cloudpickle.register_pickle_by_value(module)  # a worker elsewhere has no such file to import
     try:
         spec.loader.exec_module(module)
     except InputError:

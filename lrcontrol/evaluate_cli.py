@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
@@ -16,11 +16,11 @@ from rich.progress import Progress, TaskID
 
 from lrcontrol.backends import Pool
 from lrcontrol.cell_store import write_whole
-from lrcontrol.cli import FAILED, INTERRUPTED, default_folder, progress_bars, run_command
+from lrcontrol.cli import FAILED, INTERRUPTED, default_folder, file_name, progress_bars, run_command
 from lrcontrol.comparison import compare
 from lrcontrol.custom import load_task
 from lrcontrol.envs.errors import InputError
-from lrcontrol.evaluation import DEFAULT_AGENTS, Interrupted, evaluate
+from lrcontrol.evaluation import DEFAULT_AGENTS, AllFailedError, Interrupted, evaluate
 from lrcontrol.results import Results, csv_bytes
 from lrcontrol.study import find_agents, lr0_grid
 from lrcontrol.tables import agent_table, comparison_table, grid_table
@@ -140,13 +140,16 @@ def run_evaluate(options: EvaluateOptions) -> int:
         except Interrupted as interrupted:
             bars.stop()
             return _report_interrupted(interrupted, out)
+        except AllFailedError as failed:
+            bars.stop()
+            return _report_failures(failed.failures)
     console = Console()
     for pair in results.pairs:
-        _print(results.of(*pair), console, baseline, out, alone=len(results.pairs) == 1)
+        _print(results.of(*pair), console, baseline, out, alone=len(options.task) * len(options.optimizer) == 1)
     seconds = time.perf_counter() - began
     console.print(f"[dim]{seconds:.1f} s; results in[/dim] {out}", soft_wrap=True, highlight=False)
     console.print(f"[dim]as a page: python -m lrcontrol.report[/dim] {out}", soft_wrap=True, highlight=False)
-    return _report_failures(results)
+    return _report_failures(results.manifest["failures"])
 
 
 class Bars:
@@ -187,10 +190,14 @@ def _print(results: Results, console: Console, baseline: str | None, out: Path, 
             console.print(agent_table(results, agent))
     console.print(grid_table(results))
     if baseline is not None:
-        compared = compare(results, baseline)
+        try:
+            compared = compare(results, baseline)
+        except InputError as error:  # a cell has failed
+            console.print(f"not compared: {error}", highlight=False)
+            return
         console.print(comparison_table(compared, baseline))
         [(task, optimizer)] = results.pairs
-        name = "comparison.csv" if alone else f"{default_folder('', 'comparison', task, optimizer)}.csv"
+        name = "comparison.csv" if alone else f"comparison-{file_name(task, optimizer)}.csv"
         write_whole(out / name, csv_bytes(compared))
 
 
@@ -203,8 +210,7 @@ def _report_interrupted(interrupted: Interrupted, out: Path) -> int:
     return INTERRUPTED
 
 
-def _report_failures(results: Results) -> int:
-    failures = results.manifest["failures"]
+def _report_failures(failures: list[dict[str, Any]]) -> int:
     for failure in failures:
         first, last = failure["runs"]
         where = f"{failure['task']}, {failure['optimizer']}, {failure['agent']}, runs {first} to {last}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from lrcontrol.cell_store import CellStore
 from lrcontrol.cells import Cell, Finished, Job, Outcome
 from lrcontrol.envs.task import Task
 from lrcontrol.peers import Peer
-from lrcontrol.provenance import provenance
+from lrcontrol.provenance import code_digest, provenance
 from lrcontrol.results import Results
 from lrcontrol.rollouts import Progress
 from lrcontrol.study import Study, find_agents
@@ -36,7 +37,10 @@ CellProgress = Callable[[int, int], None]
 
 
 class Interrupted(KeyboardInterrupt):
-    """An evaluation was interrupted after ``done`` of ``cells``; ``results`` holds what was finished, or None."""
+    """An evaluation was interrupted after ``done`` of ``cells``.
+
+    ``results`` holds what was finished, or None where that is nothing or stays in a folder.
+    """
 
     def __init__(self, results: Results | None, done: int, cells: int) -> None:
         super().__init__("evaluation interrupted")
@@ -95,6 +99,7 @@ def evaluate(
     Raises:
         InputError: an argument that cannot be used, a folder that cannot be written, or dead workers.
         Interrupted: on Ctrl-C.
+        AllFailedError: not one cell could be run.
     """
     study = Study(
         tasks=(task,) if isinstance(task, (str, Task)) else tuple(task),
@@ -110,9 +115,18 @@ def evaluate(
         traces=traces,
     )
     manifest = {"config": study.config, "seeds": [seed + run for run in range(runs)], **provenance()}
-    manifest["command"], manifest["machine"]["torch_threads"] = study.command, 1  # of every cell, whoever runs it
+    manifest["machine"]["torch_threads"] = 1  # of every cell, whoever runs it
+    manifest |= {"command": study.command, "code": code_digest()}
     store = None if out is None else CellStore(Path(out), manifest, overwrite)
     return _Work(study, store, manifest, cell_progress).finish(pool or Pool(workers=1), progress)
+
+
+class AllFailedError(RuntimeError):
+    """Not one cell could be run; ``failures`` as in a manifest."""
+
+    def __init__(self, failures: list[dict[str, Any]]) -> None:
+        super().__init__(f"every cell failed, the first with {failures[0]['error']}")
+        self.failures = failures
 
 
 class _Work:
@@ -169,24 +183,35 @@ class _Work:
             self.store.note("cell", **facts, seconds=round(finished.seconds, 2), error=finished.error)
 
     def _complete(self) -> Results:
+        if self.store is None:
+            results = in_memory(self.study.groups(), self._found, self.manifest)
+        else:
+            alone = len(self.study.tasks) * len(self.study.optimizers) == 1
+            results = write_folder(self.study.groups(), self._found, self.manifest, self.store.folder, alone)
         failures = [
             {"task": c.task, "optimizer": c.optimizer, "agent": c.agent, "runs": [c.first, c.first + c.runs - 1]}
             | {"error": error}
             for c, error in self.failures.items()
         ]
-        failures.sort(key=lambda failure: str(failure))
+        failures.sort(key=str)
         manifest = self.manifest | {"complete": not failures, "failures": failures}
-        if self.store is None:
-            results = in_memory(self.study.groups(), self.find, manifest)
-        else:
-            results = write_folder(self.study.groups(), self.find, manifest, self.store.folder)
+        if self.store is not None:
             self.store.write_manifest(not failures, failures)
             self.store.note("end", failures=len(failures))
         if results is None:
-            raise RuntimeError(f"every cell failed, the first with {failures[0]['error']}")
-        return results
+            raise AllFailedError(failures)
+        return replace(results, manifest=manifest)
+
+    def _found(self, cell: Cell) -> Outcome | None:
+        """Return what a cell found; where that is nothing now, it is a failure."""
+        outcome = self.find(cell)
+        if outcome is None:
+            self.failures.setdefault(cell, "its file cannot be read")
+        return outcome
 
     def _finished_groups(self) -> Results | None:
-        """Return the results of the agents all of whose cells are done."""
+        """Return the results of the agents all of whose cells are done; those of a folder stay there."""
+        if self.store is not None:
+            return None
         whole = (group for group in self.study.groups() if all(self.find(job.cell) is not None for job in group))
         return in_memory(whole, self.find, self.manifest | {"complete": False, "failures": []})

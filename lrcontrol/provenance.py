@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import platform
 import subprocess
@@ -30,6 +31,19 @@ def provenance() -> dict[str, Any]:
             "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
     }
+
+
+def code_digest() -> str:
+    """Return the SHA-256 of all that this package is made of: numbers of two digests are those of two programs."""
+    import lrcontrol.agents
+    import lrcontrol.envs
+
+    digest = hashlib.sha256()
+    for package in (lrcontrol, lrcontrol.envs, lrcontrol.agents):
+        folder = Path(str(package.__file__)).parent
+        for path in sorted([*folder.glob("*.py"), *folder.glob("policies/*/*")]):
+            digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def _commit() -> str | None:

@@ -116,7 +116,7 @@ def _caveats(study: ReportStudy, found: Standings, rows: Rows) -> list[str]:
         "Compute is counted in passes, not in seconds, a backward pass as two, evenly over an agent's steps, also "
         "where it makes several trainings or searches. At equal compute an agent is stopped "
         "when the cheapest one is done; one that plans for its number of steps would have planned otherwise.",
-        "All runs of one result were made on one machine with one version of everything: rounding differs elsewhere.",
+        "All runs of one result were made with one version of everything; another processor rounds differently.",
     ]
     if any(":knob=true" in agent for agent in agents):
         told.append(

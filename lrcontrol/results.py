@@ -160,7 +160,10 @@ def _summarise(key: tuple[Any, ...], group: list[dict[str, Any]]) -> dict[str, A
         values = np.array([row[measure] for row in group])
         summary[f"{measure}_mean"] = float(values.mean())
         summary[f"{measure}_std"] = float(values.std(ddof=1)) if len(values) > 1 else float("nan")
-    return summary | {name: group[0][name] for name in PASSES}
+    for name in PASSES:  # those of a line search differ from run to run
+        passes = sum(row[name] for row in group) / len(group)
+        summary[name] = int(passes) if passes == int(passes) else passes
+    return summary
 
 
 def steps_of(results: Results) -> int:

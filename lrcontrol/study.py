@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from lrcontrol.agents import Agent, make_agent
+from lrcontrol.agents.trained import TrainedAgent
 from lrcontrol.cells import Cell, Job
 from lrcontrol.envs.engine import pick_device
 from lrcontrol.envs.errors import InputError
 from lrcontrol.envs.registry import make_task
-from lrcontrol.envs.seeding import check_seed
+from lrcontrol.envs.seeding import build_module, check_seed
 from lrcontrol.envs.settings import Settings
 from lrcontrol.envs.task import Task
 from lrcontrol.envs.world import World
@@ -108,16 +110,25 @@ class Study:
             "device": self.device,
             "block": self.block,
             "traces": self.traces,
+            "contents": self._contents(),
             "settings": {name: str(value) for name, value in self.settings.items()},
         }
 
+    def _contents(self) -> dict[str, str]:
+        """Return a digest of each task of one's own and each trained agent, which their names do not tell apart."""
+        own = {task.name: _digest_of_task(task) for task in self.tasks if isinstance(task, Task)}
+        trained = {agent.name: agent for agent in self.agents if isinstance(agent, TrainedAgent)}
+        return own | {name: _digest(agent.network.tensors.values()) for name, agent in trained.items()}
+
     @property
-    def command(self) -> list[str]:
-        """The command line that gives these numbers, but for tasks and agents that are objects of a script."""
+    def command(self) -> list[str] | None:
+        """The command line that gives these numbers; None where they came of objects or settings that it lacks."""
         config, words = self.config, ["python", "-m", "lrcontrol.evaluate"]
+        if any(isinstance(task, Task) for task in self.tasks) or not config["settings"].keys() <= {"momentum"}:
+            return None
         for option, name in (("task", "tasks"), ("agents", "agents"), ("optimizer", "optimizers"), ("lr0", "lr0")):
             if config[name] is not None:
-                words += [f"--{option}", *(f"{value:g}" if name == "lr0" else value for value in config[name])]
+                words += [f"--{option}", *map(str, config[name])]
         for name in ("runs", "steps", "seed", "device", "block"):
             if config[name] is not None:
                 words += [f"--{name}", str(config[name])]
@@ -145,6 +156,19 @@ class Study:
         jobs = [job for group in self.groups() for job in group]
         steps = {task.name: self.steps or task.steps for task in self._tasks}
         return sum(len(job.cell.lr0) * job.cell.runs * steps[job.cell.task] for job in jobs)
+
+
+def _digest(tensors: Iterable[Any], *facts: object) -> str:
+    digest = hashlib.sha256(repr(facts).encode())
+    for tensor in tensors:
+        digest.update(np.ascontiguousarray(tensor).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _digest_of_task(task: Task) -> str:
+    """Return a digest of the data, the budget, and the model as it is initialised from seed 0."""
+    parameters = [parameter.detach() for parameter in build_module(task.model, 0).parameters()]
+    return _digest([*task.train, *(task.test or ()), *parameters], task.batch_size, task.steps, task.shuffle)
 
 
 def find_agents(agents: Sequence[str | Agent | Peer]) -> tuple[Agent | Peer, ...]:

@@ -45,7 +45,8 @@ def agent_table(results: Results, agent: str) -> Table:
 
 def grid_table(results: Results) -> Table:
     """Return one line per agent over the whole grid of initial rates, by final training loss."""
-    [(task, optimizer)] = results.pairs
+    [pair] = results.pairs
+    task, optimizer = pair
     rates, runs = set(results.summary["lr0"].to_pylist()), results.manifest["config"]["runs"]
     title = (
         f"{task}, {optimizer}, {steps_of(results)} steps: final training loss over "
@@ -66,8 +67,12 @@ def grid_table(results: Results) -> Table:
             f"{losses.mean():.3f}",
             f"{losses.max():.3f}",
             f"{sum(row['diverged'] for row in rows)} of {sum(row['runs'] for row in rows)}",
-            f"{rows[0]['forward_passes'] - rows[0]['backward_passes']}",
+            f"{rows[0]['forward_passes'] - rows[0]['backward_passes']:.0f}",
         )
+    failures = [part for part in results.manifest.get("failures", ()) if (part["task"], part["optimizer"]) == pair]
+    if failures:
+        failed = (f"{part['agent']}, runs {part['runs'][0]} to {part['runs'][1]}" for part in failures)
+        table.caption = "failed, and missing above: " + "; ".join(failed)
     return table
 
 

@@ -187,7 +187,10 @@ def payoff(options: Options) -> list[dict[str, Any]]:
         loss = float(mine.by_start("learned").mean())
         for rival in SCHEDULES[:3]:
             starts = tuned.by_start(rival).mean(axis=1)
-            trials, seconds = trials_to_match(loss, starts), core_seconds(folders[1], rival) / starts.size / 10
+            trials, seconds = (
+                trials_to_match(loss, starts),
+                core_seconds(folders[1], rival) / tuned.by_start(rival).size,
+            )
             row = {"task": task, "optimizer": optimizer, "rival": rival, "learned": loss, "rival_best": starts.min()}
             row |= {"trials_to_match": trials, "core_seconds_a_run": seconds}
             row["runs_to_pay_off"] = runs_to_pay_off(training["seconds"] * TRAINING_CORES, seconds, trials)
@@ -198,8 +201,10 @@ def payoff(options: Options) -> list[dict[str, Any]]:
 def core_seconds(folder: Path, agent: str | None = None) -> float:
     """Return the seconds that the cells of a study, or of one agent in it, took on a core each."""
     lines = (folder / "journal.jsonl").read_text(encoding="utf-8").splitlines()
-    cells = [event for event in map(json.loads, lines) if event["event"] == "cell"]
-    return float(sum(event["seconds"] for event in cells if agent in (None, event["agent"])))
+    names = ("task", "optimizer", "agent", "first_run")
+    cells = [event for event in map(json.loads, lines) if event["event"] == "cell" and not event["error"]]
+    last = {tuple(event[name] for name in names): event for event in cells if agent in (None, event["agent"])}
+    return float(sum(event["seconds"] for event in last.values()))
 
 
 def rounded(row: dict[str, Any]) -> dict[str, Any]:
@@ -232,7 +237,7 @@ def main(options: Options) -> int:
         write(options.out / "published.csv", published(options))
     if rows := payoff(options):
         write(options.out / "payoff.csv", rows)
-    return 0
+    return 1 if any(failures(options.folder / name) for name in there) else 0
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Studies on clusters: real Dask and Ray workers on this machine, one of them killed at work, and the same bytes."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -10,7 +11,9 @@ import pytest
 import lrcontrol
 from lrcontrol.backends import Pool
 from lrcontrol.cell_store import JOURNAL
+from lrcontrol.cells import run_packed
 from lrcontrol.envs import InputError
+from lrcontrol.evaluate_cli import main
 
 STUDY = {"lr0": [0.01, 0.1], "runs": 2, "steps": 5, "block": 1}
 AGENTS = ["constant", "hillclimb:factor=2", "bandit", "learned"]
@@ -27,7 +30,7 @@ class Slow:
 
     def predict(self, observation, state=None, episode_start=None, deterministic=False):
         time.sleep(0.05)
-        if self.flag.exists():
+        with contextlib.suppress(FileNotFoundError):
             self.flag.unlink()
             os.kill(os.getpid(), signal.SIGKILL)
         return (observation[:, 0] * 0).astype(int), state
@@ -66,6 +69,40 @@ def test_a_dask_worker_that_dies_at_work_is_made_good(tmp_path):
     lrcontrol.evaluate("digits-mlp", agents, out=tmp_path / "killed", pool=Pool("dask", 2), **STUDY)
     assert not flag.exists()  # a worker has found it
     assert bytes_of(tmp_path / "killed") == bytes_of(tmp_path / "whole")
+
+
+def test_a_task_from_a_file_travels_to_workers_that_have_no_such_file(tmp_path, capsys):
+    file = tmp_path / "parabola.py"
+    file.write_text(
+        "import lrcontrol, torch\n"
+        "from lrcontrol.envs import mlp\n"
+        "x = torch.linspace(-1, 1, 32)[:, None]\n"
+        "def model():\n    return mlp(1, 8, 1)\n"
+        "def loss(outputs, targets):\n    return (outputs - targets).square().mean()\n"
+        "task = lrcontrol.Task(model=model, train=(x, x**2), batch_size=8, steps=5, loss=loss, name='parabola')\n"
+    )
+    words = [
+        "--task",
+        f"{file}:task",
+        "--agents",
+        "constant",
+        "hillclimb",
+        "--lr0",
+        "0.1",
+        "--runs",
+        "2",
+        "--block",
+        "1",
+    ]
+    for workers in ("1", "2"):
+        assert main([*words, "--workers", workers, "--out", str(tmp_path / workers)]) == 0
+    assert bytes_of(tmp_path / "1") == bytes_of(tmp_path / "2")
+
+
+def test_what_cannot_be_unpacked_is_a_failure_not_a_crash():
+    finished = run_packed(b"no pickle")
+    assert finished.content is None
+    assert finished.error.startswith("UnpicklingError")
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL here")

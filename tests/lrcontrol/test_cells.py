@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,12 +10,13 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
 import lrcontrol
 from lrcontrol.backends import Pool
 from lrcontrol.cell_store import CellStore, write_whole
 from lrcontrol.cells import Cell, Job, Outcome, run_job, run_packed
-from lrcontrol.envs import InputError
+from lrcontrol.envs import InputError, mlp
 from lrcontrol.evaluate_cli import main
 from lrcontrol.results import TRACE_COLUMNS
 
@@ -145,6 +147,8 @@ def test_a_failure_is_in_the_exit_code(tmp_path, capsys, monkeypatch):
     captured = capsys.readouterr()
     assert captured.err == "failed: digits-mlp, sgd, dog, runs 0 to 0: MemoryError: too little\n"
     assert "constant" in captured.out
+    assert main([*quick[:1], *quick[2:-1], str(tmp_path / "none")]) == 1  # dog alone: there is no table
+    assert capsys.readouterr() == ("", "failed: digits-mlp, sgd, dog, runs 0 to 0: MemoryError: too little\n")
     monkeypatch.undo()
     assert main(quick) == 0  # what failed is tried again
     assert "dog" in capsys.readouterr().out
@@ -165,6 +169,19 @@ def test_a_full_disk_loses_nothing(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, ignored)
     assert path.read_bytes() == b"old"
+    study = {"lr0": [0.1], "runs": 1, "steps": 400}
+    lrcontrol.evaluate(agents=["constant"], out=tmp_path / "out", **study)
+    whole = content(tmp_path / "out")
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3000, before[1]))  # cell, traces and figures are larger
+        with pytest.raises(InputError, match="cannot write"):
+            lrcontrol.evaluate(agents=["constant"], out=tmp_path / "out", **study)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert content(tmp_path / "out") == whole
+    shutil.rmtree(tmp_path / "out")
     assert [found.name for found in tmp_path.iterdir()] == ["file"]
 
 
@@ -173,6 +190,50 @@ def test_another_study_is_refused_with_the_difference(tmp_path):
     CellStore(tmp_path / "out", {"config": {"runs": 3, "lr0": [1.0]}, "python": "3"})
     with pytest.raises(InputError, match=r"config.lr0 is \[1.0\] there and \[2.0\] here; python is 3 there and 4 here"):
         CellStore(tmp_path / "out", {"config": {"runs": 3, "lr0": [2.0]}, "python": "4"})
+
+
+def parabola(scale):
+    x = torch.linspace(-1, 1, 32)[:, None]
+    model = lambda: mlp(1, 4, 1)  # noqa: E731
+    return lrcontrol.Task(
+        name="parabola", model=model, train=(scale * x, x**2), batch_size=8, steps=3, loss=torch.nn.functional.mse_loss
+    )
+
+
+def test_a_task_of_the_same_name_with_other_data_is_another_study(tmp_path):
+    arguments = {"lr0": [0.1], "runs": 1, "out": tmp_path / "out"}
+    lrcontrol.evaluate(parabola(1.0), ["constant"], **arguments)
+    lrcontrol.evaluate(parabola(1.0), ["constant"], **arguments)
+    with pytest.raises(InputError, match=r"another study \(config.contents.parabola is"):
+        lrcontrol.evaluate(parabola(2.0), ["constant"], **arguments)
+
+
+def test_cells_of_another_study_are_not_taken_for_ones_own(tmp_path):
+    """As a folder would be left if it lost its manifest: a cell says itself what it is of."""
+    cell = Cell("t", "sgd", "a", (1.0,), 0, 1)
+    outcome = Outcome({"train_loss": np.ones(1)}, {})
+    store = CellStore(tmp_path / "out", {"config": {"steps": 5}})
+    store.write(cell, outcome.to_bytes())
+    assert store.read(cell).final["train_loss"] == 1.0
+    (tmp_path / "out" / "manifest.json").unlink()
+    assert CellStore(tmp_path / "out", {"config": {"steps": 50}}).read(cell) is None
+
+
+def test_another_commit_of_the_same_code_goes_on_and_other_code_does_not(tmp_path):
+    CellStore(tmp_path / "out", {"commit": "a", "code": "1"}).write_manifest(complete=False)
+    store = CellStore(tmp_path / "out", {"commit": "b", "code": "1"})
+    assert store.write_manifest(complete=True)["commit"] == "a"
+    with pytest.raises(InputError, match="code is 1 there and 2 here"):
+        CellStore(tmp_path / "out", {"commit": "a", "code": "2"})
+
+
+def test_a_cell_that_is_lost_before_the_end_is_a_failure(tmp_path, monkeypatch):
+    read = CellStore.read
+    lost = lambda store, cell: None if cell.first else read(store, cell)  # noqa: E731
+    monkeypatch.setattr(CellStore, "read", lost)
+    results = lrcontrol.evaluate(agents=["constant"], out=tmp_path / "out", **STUDY | {"optimizer": "sgd"})
+    assert [failure["error"] for failure in results.manifest["failures"]] == ["its file cannot be read"]
+    assert results.manifest["complete"] is False
 
 
 def test_names_of_files_are_apart_where_names_of_agents_are(tmp_path):
