@@ -75,6 +75,24 @@ AREA = Column(
     "exp of the mean log final training loss over the decades of the initial rate",
     "area",
 )
+DIFFERENCE = Column(
+    "difference",
+    lambda row: with_interval(row, "difference"),
+    "final training loss less the baseline's on the same start and run, mean; an exploded start weighs most",
+    "difference",
+)
+IMPROVES = Column(
+    "improves",
+    lambda row: NOTHING if math.isnan(row["improves"]) else f"{row['improves']:.0%}",
+    "share of starts and runs on which it ends lower than the baseline",
+    "improves",
+)
+P_HOLM = Column(
+    "p (Holm)",
+    lambda row: number(row["p_holm"], 2),
+    "Wilcoxon's signed-rank test of the runs' mean log losses against the baseline's, corrected for many agents",
+    "p_holm",
+)
 BEST = Column(
     "best",
     lambda row: f"{number(row['best_loss'])} @ {row['best_lr0']:g}",
@@ -115,7 +133,23 @@ PASSES = Column("passes", lambda row: f"{row['passes']:.0f}", "forward + 2 · ba
 BUDGET = Column("budget", lambda row: f"{row['budget']:.0f}", "passes of the pair's cheapest agent", "budget")
 
 OVERALL = (AGENT, RANK, RATIO, DIVERGED, COST, PAIRS)
-HEADLINE = (TASK, OPTIMIZER, AGENT, RANK, RATIO, AREA, BEST, WORST, DIVERGED, COST, AT_BUDGET, TRIALS)
+HEADLINE = (
+    TASK,
+    OPTIMIZER,
+    AGENT,
+    RANK,
+    RATIO,
+    IMPROVES,
+    P_HOLM,
+    AREA,
+    BEST,
+    WORST,
+    DIVERGED,
+    COST,
+    AT_BUDGET,
+    TRIALS,
+    DIFFERENCE,
+)
 COSTS = (TASK, OPTIMIZER, AGENT, FORWARD, BACKWARD, PASSES, COST, BUDGET, BUDGET_LOSS, AT_BUDGET, TRIALS)
 
 

@@ -13,6 +13,7 @@ from lrcontrol.budgets import loss_at_compute, passes, trials_to_match
 from lrcontrol.envs.errors import InputError, unknown
 from lrcontrol.envs.features import TINY
 from lrcontrol.results import PASSES, Results
+from lrcontrol.statistics import holm, probability_of_improvement
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,13 +30,15 @@ class Standings:
         rows: for each task, optimizer and agent. Columns: task, optimizer, agent; starts, runs, those that all agents
             of the pair have; rank, the mean over starts and runs of its rank among the pair's agents; ratio, the
             interquartile mean of its loss over the baseline's on the same start and run; area, exp of the mean log loss
-            over the decades of lr0; best_loss at best_lr0 and worst_loss at worst_lr0, means over runs; diverged and
-            diverged_share of its runs; forward_passes, backward_passes and passes of a run, means over its runs, a
-            backward pass counted as two; cost, passes over the baseline's; budget, the passes of the pair's cheapest
-            agent; budget_loss, the geometric mean over starts and runs of the minibatch loss when they are spent, and
-            budget_ratio to the baseline's; trials, the random-search trials until the baseline's best is expected to
-            be at the agent's mean loss over starts. rank, ratio and area also with _low and _high. NaN where the
-            baseline was not run, or no traces were kept.
+            over the decades of lr0; difference, the mean of its loss less the baseline's; improves, the share of starts
+            and runs where it is lower; p, of Wilcoxon's signed-rank test of the runs' mean log losses, and p_holm, that
+            corrected for the number of agents; best_loss at best_lr0 and worst_loss at worst_lr0, means over runs;
+            diverged and diverged_share of its runs; forward_passes, backward_passes and passes of a run, means over its
+            runs, a backward pass counted as two; cost, passes over the baseline's; budget, the passes of the pair's
+            cheapest agent; budget_loss, the geometric mean over starts and runs of the minibatch loss when they are
+            spent, and budget_ratio to the baseline's; trials, the random-search trials until the baseline's best is
+            expected to be at the agent's mean loss over starts. rank, ratio, area and difference also with _low and
+            _high. NaN where the baseline was not run, or no traces were kept.
         overall: for each agent. Columns: agent; pairs, how many it has; rank, the mean over pairs; ratio, the
             interquartile mean over all pairs, starts and runs; both with _low and _high; diverged_share; cost, the
             geometric mean over pairs. Sorted by rank.
@@ -76,7 +79,7 @@ def standings(results: Results, baseline: str | None = None, seed: int = 0) -> S
     if not any(chosen in losses.agents for losses in grounds):
         raise InputError(f"baseline {chosen} has no initial rate and run in common with other agents: choose another")
     pairs = [_Pair.make(results, losses, chosen) for losses in grounds]
-    rows = [pair.row(agent, seed) for pair in pairs for agent in pair.losses.agents]
+    rows = [row for pair in pairs for row in pair.rows(seed)]
     agents = {agent: [pair for pair in pairs if agent in pair.losses.agents] for agent in results.agents}
     overall = [_overall(agent, mine, seed) for agent, mine in agents.items() if mine]
     overall.sort(key=lambda row: row["rank"])
@@ -139,6 +142,14 @@ class _Pair:
         reached = loss_at_compute(losses, cost, self.budget)
         return float(np.exp(np.log(np.maximum(reached, TINY)).mean()))
 
+    def rows(self, seed: int) -> list[dict[str, Any]]:
+        """Return a row for each agent, the p of those that were tested corrected for their number."""
+        rows = [self.row(agent, seed) for agent in self.losses.agents]
+        tested = [row for row in rows if np.isfinite(row["p"])]
+        for row, corrected in zip(tested, holm([row["p"] for row in tested]), strict=True):
+            row["p_holm"] = corrected
+        return rows
+
     def row(self, agent: str, seed: int) -> dict[str, Any]:
         losses, ratios = self.losses, self.ratios_of(agent)
         row: dict[str, Any] = {"task": losses.task, "optimizer": losses.optimizer, "agent": agent}
@@ -147,7 +158,23 @@ class _Pair:
         row |= _with_ends("ratio", Estimate(NAN, NAN, NAN) if ratios is None else middle_mean([ratios], seed=seed))
         area = mean_over_tasks([log_area(losses.rates, losses.of(agent))[None]], seed=seed)
         row |= _with_ends("area", Estimate(*map(float, np.exp(area))))
-        return row | self._starts(agent) | self._costs(agent)
+        return row | self._paired(agent, seed) | self._starts(agent) | self._costs(agent)
+
+    def _paired(self, agent: str, seed: int) -> dict[str, Any]:
+        """Return how the agent's losses stand to the baseline's, paired by start and run; p as of ``compare``."""
+        from scipy.stats import wilcoxon
+
+        row: dict[str, Any] = _with_ends("difference", Estimate(NAN, NAN, NAN))
+        row |= {"improves": NAN, "p": NAN, "p_holm": NAN}
+        if self.baseline in (None, agent):
+            return row
+        mine, base = self.losses.of(agent), self.losses.of(str(self.baseline))
+        row |= _with_ends("difference", mean_over_tasks([mine - base], seed=seed))
+        row["improves"] = probability_of_improvement(mine.ravel(), base.ravel())
+        scores, theirs = (np.log(np.maximum(losses, TINY)).mean(axis=0) for losses in (mine, base))
+        if len(scores) > 1:
+            row["p"] = 1.0 if np.array_equal(scores, theirs) else float(wilcoxon(scores, theirs).pvalue)
+        return row
 
     def _starts(self, agent: str) -> dict[str, Any]:
         means, rates = self.losses.of(agent).mean(axis=1), self.losses.rates

@@ -38,6 +38,9 @@ def test_a_row_for_each_task_and_agent_by_hand():
     assert (half["optimizer"], half["starts"], half["runs"]) == ("sgd", 2, 2)
     assert (half["rank"], half["rank_low"], half["rank_high"]) == (1.0, 1.0, 1.0)
     assert (half["ratio"], rows["b", "half"]["ratio"], rows["a", "constant"]["ratio"]) == (0.5, 2.0, 1.0)
+    assert (half["difference"], half["improves"], rows["b", "half"]["improves"]) == (-1.25, 1.0, 0.0)
+    assert (half["p"], half["p_holm"]) == (0.5, 0.5)  # both of two signed ranks are below: 2 · (1 / 4)
+    assert math.isnan(rows["a", "constant"]["p_holm"])
     assert half["area"] == pytest.approx(1.0)  # the geometric mean of 2 and 0.5
     assert (half["best_loss"], half["best_lr0"], half["worst_loss"], half["worst_lr0"]) == (0.5, 10.0, 2.0, 1.0)
     assert (rows["a", "constant"]["diverged"], rows["a", "constant"]["diverged_share"]) == (1, 0.25)
