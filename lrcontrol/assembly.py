@@ -63,9 +63,10 @@ def write_folder(
         raise cannot_write(folder / "traces.parquet", error) from error
     runs = pa.concat_tables(kept)
     write_whole(folder / "runs.csv", csv_bytes(runs))
-    write_whole(folder / "summary.csv", csv_bytes(summarise(runs)))
+    summary = summarise(runs)
+    write_whole(folder / "summary.csv", csv_bytes(summary))
     traces = pq.read_table(folder / "traces.parquet", memory_map=os.name == "posix")
-    results = Results(summarise(runs), runs, traces, manifest)
+    results = Results(summary, runs, traces, manifest)
     _write_figures(results, folder / "figures", alone)
     return results
 

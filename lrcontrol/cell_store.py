@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lrcontrol.cells import Cell, Outcome
+from lrcontrol.cli import file_name
 from lrcontrol.envs.errors import InputError
 
 MANIFEST, JOURNAL, CELLS = "manifest.json", "journal.jsonl", "cells"
@@ -56,8 +57,9 @@ class CellStore:
 
     def __init__(self, folder: Path, manifest: dict[str, Any], overwrite: bool = False) -> None:
         self.folder, self.manifest = folder, manifest
-        identity = json.dumps(_identity(json.loads(json.dumps(manifest))), sort_keys=True)
-        self.digest = hashlib.sha256(identity.encode()).hexdigest().encode() + b"\n"  # leads each cell's file
+        self.identity = _identity(json.loads(json.dumps(manifest)))
+        text = json.dumps(self.identity, sort_keys=True)
+        self.digest = hashlib.sha256(text.encode()).hexdigest().encode() + b"\n"  # leads each cell's file
         _check_writable(folder)
         if folder.is_dir() and any(folder.iterdir()):
             self._check_content(overwrite)
@@ -84,20 +86,19 @@ class CellStore:
             found = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, json.JSONDecodeError) as error:
             raise InputError(f"{path} is damaged ({error}): choose another --out, or add --overwrite") from error
-        different = "; ".join(_differences(_identity(found), _identity(json.loads(json.dumps(self.manifest)))))
+        different = "; ".join(_differences(_identity(found), self.identity))
         if different:
             raise InputError(
                 f"{self.folder} holds another study ({different}): choose another --out, or add --overwrite to "
                 f"replace it"
             )
-
         self.manifest["commit"] = found.get("commit")
 
     def path(self, cell: Cell) -> Path:
         """Return where a cell's file is."""
-        name = "-".join((cell.task, cell.optimizer, cell.agent, f"run{cell.first}"))
-        readable = "".join(c if c.isalnum() or c in "-_.,=+" else "_" for c in name)[:120]
-        return self.folder / CELLS / f"{readable}-{hashlib.sha256(name.encode()).hexdigest()[:8]}.cell"
+        parts = (cell.task, cell.optimizer, cell.agent, f"run{cell.first}")
+        apart = hashlib.sha256("-".join(parts).encode()).hexdigest()[:8]
+        return self.folder / CELLS / f"{file_name(*parts)[:120]}-{apart}.cell"
 
     def read(self, cell: Cell) -> Outcome | None:
         """Return what a cell found, None where it was not run, or its file is damaged or of another study."""

@@ -21,9 +21,7 @@ from lrcontrol.envs.registry import make_task
 from lrcontrol.envs.settings import Settings
 from lrcontrol.envs.task import Task
 from lrcontrol.peers import Peer
-from lrcontrol.rollouts import Progress, roll_out, settings_for, trained
-
-PAIR = ("task", "optimizer")
+from lrcontrol.rollouts import Assignment, Progress, roll_out, settings_for, trained
 
 
 @dataclass(frozen=True)
@@ -135,12 +133,10 @@ def run_job(job: Job, progress: Progress | None = None) -> Finished:
 
 
 def _run(job: Job, progress: Progress | None) -> Outcome:
-    cell, task = job.cell, make_task(job.task)
-    rates, seed = list(cell.lr0), job.seed + cell.first
-    base = Settings.make({**job.settings, "task": task, "optimizer": cell.optimizer})
+    cell, rates, seed = job.cell, list(job.cell.lr0), job.seed + job.cell.first
+    base = Settings.make({**job.settings, "task": make_task(job.task), "optimizer": cell.optimizer})
     if isinstance(job.agent, Peer):
-        steps = base.steps or task.steps
-        found = job.agent.run(task, base, rates, cell.runs, steps, seed, job.device, progress)
+        found = job.agent.run(Assignment(base, rates, cell.runs, seed, job.device, progress))
     else:
         settings = settings_for(base, job.agent)
         world = roll_out(job.agent, settings, rates, cell.runs, seed, job.device, progress, record=True)

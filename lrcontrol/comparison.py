@@ -6,10 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lrcontrol.budgets import passes
 from lrcontrol.envs.errors import InputError, unknown
 from lrcontrol.envs.features import TINY
 from lrcontrol.results import MEASURES, Results
-from lrcontrol.statistics import holm, interquartile_mean, paired_difference, probability_of_improvement
+from lrcontrol.statistics import (
+    holm,
+    interquartile_mean,
+    paired_difference,
+    probability_of_improvement,
+    signed_rank_p,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,7 +45,6 @@ def compare(results: Results, baseline: str, measure: str = "train_loss", level:
         InputError: an agent or a measure that is not there, no other agent, or one run alone.
     """
     import pyarrow as pa
-    from scipy.stats import wilcoxon
 
     if baseline not in results.agents:
         raise unknown("baseline", baseline, results.agents)
@@ -61,7 +67,7 @@ def compare(results: Results, baseline: str, measure: str = "train_loss", level:
         row: dict[str, Any] = {"agent": agent, "runs": mine.shape[1], "starts": mine.shape[0]}
         row |= dict(zip(("ratio", "ratio_low", "ratio_high"), map(float, ratio), strict=True))
         row["probability_of_improvement"] = probability_of_improvement(mine.ravel(), theirs.ravel())
-        row["p"] = 1.0 if np.array_equal(scores, base) else float(wilcoxon(scores, base).pvalue)
+        row["p"] = signed_rank_p(scores, base)
         row["interquartile_mean"] = interquartile_mean(mine)
         row["worst_start"] = float(mine.mean(axis=1).max())
         row["diverged"] = sum(part["diverged"] for part in results.of_agent(agent).to_pylist())
@@ -73,4 +79,4 @@ def compare(results: Results, baseline: str, measure: str = "train_loss", level:
 
 def _passes(results: Results, agent: str) -> float:
     rows = results.of_agent(agent).to_pylist()
-    return sum(float(row["forward_passes"] + 2 * row["backward_passes"]) for row in rows) / len(rows)
+    return sum(passes(row["forward_passes"], row["backward_passes"]) for row in rows) / len(rows)

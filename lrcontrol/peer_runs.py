@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,9 +17,8 @@ from torch.optim import Optimizer
 from lrcontrol.envs.engine import pick_device
 from lrcontrol.envs.minibatches import Minibatches
 from lrcontrol.envs.seeding import build_module, run_seeds
-from lrcontrol.envs.settings import Settings
 from lrcontrol.envs.task import Data, Task
-from lrcontrol.rollouts import Progress, Trained, settled
+from lrcontrol.rollouts import Assignment, Trained, settled
 
 CHUNK = 1000  # rows of a data set that are evaluated at once
 
@@ -42,55 +41,29 @@ class OptimizerPeer:
     knob: str | None
     asks: tuple[str, ...] = ()
 
-    def run(
-        self,
-        task: Task,
-        base: Settings,
-        rates: Sequence[float],
-        runs: int,
-        steps: int,
-        seed: int,
-        device: str,
-        progress: Progress | None,
-    ) -> Trained:
-        """See Peer; of ``base`` nothing is looked at."""
-        return run_peer(self, task, rates, runs, steps, seed, device, progress)
+    def run(self, given: Assignment) -> Trained:
+        """See Peer; in a plain loop, whatever the optimizer and momentum of the evaluation.
 
+        Without a knob the runs of one rate stand for all rates. Passes are those of one run, and where runs differ
+        their mean, rounded.
+        """
+        task, steps, device = given.task, given.steps, pick_device(given.device)
+        different = [*given.rates] if self.knob else [None]
+        data = {split: part for split, part in (("train", task.train), ("test", task.test)) if part is not None}
+        found: list[_Run] = []
+        for value, run in itertools.product(different, range(given.runs)):
+            done = len(found) * steps
 
-def run_peer(
-    peer: OptimizerPeer,
-    task: Task,
-    rates: Sequence[float],
-    runs: int,
-    steps: int,
-    seed: int,
-    device: str,
-    progress: Progress | None,
-) -> Trained:
-    """Train ``runs`` runs for each rate, in a plain loop, on the initial parameters and minibatches of an evaluation.
+            def report(step: int, done: int = done) -> None:
+                given.tell(self.name, (done + step) // (len(different) * given.runs))
 
-    Without a knob the runs of one rate stand for all rates.
-
-    Returns:
-        What came of it; passes are those of one run, and where runs differ their mean, rounded.
-    """
-    different = [*rates] if peer.knob else [None]
-    data = {split: part for split, part in (("train", task.train), ("test", task.test)) if part is not None}
-    found: list[_Run] = []
-    for value, run in itertools.product(different, range(runs)):
-        done = len(found) * steps
-
-        def report(step: int, done: int = done) -> None:
-            if progress is not None:
-                progress(peer.name, (done + step) // (len(different) * runs), steps)
-
-        found.append(_train(peer, task, data, value, steps, seed + run, pick_device(device), report))
-    measured = {split: tuple(np.array([run.measured[split] for run in found]).T) for split in data}
-    final = settled(measured, np.array([run.broken for run in found]), np.array([run.first for run in found]))
-    traces = {name: np.stack([run.trace[name] for run in found]) for name in found[0].trace}
-    trials = round(float(np.mean([run.trials for run in found])))
-    passes = {"forward_passes": steps + trials, "backward_passes": steps}
-    return Trained(final, traces, passes).repeated(len(rates) // len(different))
+            found.append(_train(self, task, data, value, steps, given.seed + run, device, report))
+        measured = {split: tuple(np.array([run.measured[split] for run in found]).T) for split in data}
+        final = settled(measured, np.array([run.broken for run in found]), np.array([run.first for run in found]))
+        traces = {name: np.stack([run.trace[name] for run in found]) for name in found[0].trace}
+        trials = round(float(np.mean([run.trials for run in found])))
+        passes = {"forward_passes": steps + trials, "backward_passes": steps}
+        return Trained(final, traces, passes).repeated(len(given.rates) // len(different))
 
 
 class _Run(NamedTuple):

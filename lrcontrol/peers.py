@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 from torch.optim import Optimizer
 
 from lrcontrol.envs.errors import InputError
-from lrcontrol.envs.settings import Settings
 from lrcontrol.envs.spec import build
-from lrcontrol.envs.task import Task
 from lrcontrol.hypergradient import HypergradientAdam, HypergradientSGD
 from lrcontrol.line_search import SPS, Armijo
 from lrcontrol.peer_runs import OptimizerPeer
 from lrcontrol.population import Population
 from lrcontrol.random_search import RandomSearch
 from lrcontrol.replay import replay
-from lrcontrol.rollouts import Progress, Trained
+from lrcontrol.rollouts import Assignment, Trained
 from lrcontrol.tuning_free import COCOB, DoG
 
 
@@ -31,29 +29,8 @@ class Peer(Protocol):
     def name(self) -> str:
         """What tables call it: its spelling in the registry, for peers that have one."""
 
-    def run(
-        self,
-        task: Task,
-        base: Settings,
-        rates: Sequence[float],
-        runs: int,
-        steps: int,
-        seed: int,
-        device: str,
-        progress: Progress | None,
-    ) -> Trained:
-        """Train ``runs`` runs of ``steps`` steps from every rate; run i has the seed ``seed + i``.
-
-        Args:
-            task: what is trained.
-            base: the evaluation's settings, with its optimizer and momentum, for those who use them.
-            rates: the initial rates.
-            runs: runs for each rate.
-            steps: training steps in a run.
-            seed: of the first run.
-            device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
-            progress: called as training proceeds.
-        """
+    def run(self, given: Assignment) -> Trained:
+        """Train what is given, and return what came of it."""
 
 
 def _package(module: str, name: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,10 +12,8 @@ from lrcontrol.driving import action, check_range, draw_rates, driven
 from lrcontrol.envs.errors import InputError
 from lrcontrol.envs.features import Array
 from lrcontrol.envs.seeding import run_seeds
-from lrcontrol.envs.settings import Settings
-from lrcontrol.envs.task import Task
 from lrcontrol.envs.world import World
-from lrcontrol.rollouts import Progress, Trained, trained
+from lrcontrol.rollouts import Assignment, Trained, trained
 
 
 @dataclass(frozen=True)
@@ -57,30 +54,19 @@ class Population:
         """See Peer."""
         return spelling("pbt", self)
 
-    def run(
-        self,
-        task: Task,
-        base: Settings,
-        rates: Sequence[float],
-        runs: int,
-        steps: int,
-        seed: int,
-        device: str,
-        progress: Progress | None,
-    ) -> Trained:
+    def run(self, given: Assignment) -> Trained:
         """See Peer; the draws of a run depend on its own seed alone."""
-        members = self.population
-        drawn = [draw_rates(task, base, self.low, self.high, members, seed + run) for run in range(runs)]
-        values = np.array(drawn)
-        randoms = [np.random.default_rng(run_seeds(seed + run).exploration.spawn(1)[0]) for run in range(runs)]
-        settings = replace(base, hyperparameters=("lr",), interval=self.every or max(steps // 10, 1))
-        world = driven(settings, task, runs, members, seed, device, values.ravel())
+        task, base, members, runs = given.task, given.base, self.population, given.runs
+        seeds = range(given.seed, given.seed + runs)
+        values = np.array([draw_rates(task, base, self.low, self.high, members, seed) for seed in seeds])
+        randoms = [np.random.default_rng(run_seeds(seed).exploration.spawn(1)[0]) for seed in seeds]
+        settings = replace(base, hyperparameters=("lr",), interval=self.every or max(given.steps // 10, 1))
+        world = driven(settings, task, runs, members, given.seed, given.device, values.ravel())
         while True:
             begin = world.step_count
             over = world.step(action(values.ravel()))[2]
             scores = recent_losses(world, begin).reshape(runs, members)
-            if progress is not None:
-                progress(self.name, world.step_count, steps)
+            given.tell(self.name, world.step_count)
             if over:
                 break
             chosen = [select(one, row, random) for one, row, random in zip(values, scores, randoms, strict=True)]
@@ -89,7 +75,8 @@ class Population:
             copy_rows(world, (sources + members * np.arange(runs)[:, None]).ravel())
         best = members * np.arange(runs) + scores.argmin(axis=1)
         final, traces, passes = trained(world, best)
-        return Trained(final, traces, {name: members * count for name, count in passes.items()}).repeated(len(rates))
+        passes = {name: members * count for name, count in passes.items()}
+        return Trained(final, traces, passes).repeated(len(given.rates))
 
 
 def recent_losses(world: World, begin: int) -> Array:

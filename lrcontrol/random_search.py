@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,9 +11,7 @@ from lrcontrol.agents.base import spelling
 from lrcontrol.agents.schedule import schedule
 from lrcontrol.driving import check_range, draw_rates
 from lrcontrol.envs.errors import InputError
-from lrcontrol.envs.settings import Settings
-from lrcontrol.envs.task import Task
-from lrcontrol.rollouts import Progress, Trained, joined, roll_out, settings_for, trained
+from lrcontrol.rollouts import Assignment, Trained, joined, roll_out, settings_for, trained
 
 
 @dataclass(frozen=True)
@@ -50,28 +47,19 @@ class RandomSearch:
         """See Peer."""
         return spelling("random-search", self)
 
-    def run(
-        self,
-        task: Task,
-        base: Settings,
-        rates: Sequence[float],
-        runs: int,
-        steps: int,
-        seed: int,
-        device: str,
-        progress: Progress | None,
-    ) -> Trained:
+    def run(self, given: Assignment) -> Trained:
         """See Peer; the draws of a run depend on its own seed alone."""
-        settings, found = settings_for(base, schedule(self.kind)), []
-        for run in range(runs):
+        task, base, steps = given.task, given.base, given.steps
+        agent, found = schedule(self.kind), []
+        for run in range(given.runs):
 
             def report(_: str, step: int, steps: int, run: int = run) -> None:
-                if progress is not None:
-                    progress(self.name, (run * steps + step) // runs, steps)
+                given.tell(self.name, (run * steps + step) // given.runs)
 
-            drawn = draw_rates(task, base, self.low, self.high, self.trials, seed + run)
-            world = roll_out(schedule(self.kind), settings, drawn.tolist(), 1, seed + run, device, report, record=True)
+            seed = given.seed + run
+            drawn = draw_rates(task, base, self.low, self.high, self.trials, seed).tolist()
+            world = roll_out(agent, settings_for(base, agent), drawn, 1, seed, given.device, report, record=True)
             found.append(trained(world, np.arange(self.trials)).best("train_loss"))
         choosing = math.ceil(len(task.train[0]) / task.batch_size)
         passes = {"forward_passes": self.trials * (steps + choosing), "backward_passes": self.trials * steps}
-        return joined(found, passes).repeated(len(rates))
+        return joined(found, passes).repeated(len(given.rates))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,10 +9,8 @@ import numpy as np
 from lrcontrol.agents import Agent, make_agent
 from lrcontrol.driving import action, driven
 from lrcontrol.envs.features import Array
-from lrcontrol.envs.settings import Settings
-from lrcontrol.envs.task import Task
 from lrcontrol.envs.world import World
-from lrcontrol.rollouts import Progress, Trained, roll_out, settings_for, trained
+from lrcontrol.rollouts import Assignment, Trained, roll_out, settings_for, trained
 
 
 @dataclass(frozen=True)
@@ -35,35 +32,25 @@ class Replay:
         """See Peer."""
         return f"replay:of={self.agent.name}"
 
-    def run(
-        self,
-        task: Task,
-        base: Settings,
-        rates: Sequence[float],
-        runs: int,
-        steps: int,
-        seed: int,
-        device: str,
-        progress: Progress | None,
-    ) -> Trained:
+    def run(self, given: Assignment) -> Trained:
         """See Peer; the runs of one rate stand for all, since none looks at its own."""
 
         def report(_: str, step: int, steps: int, before: int = 0) -> None:
-            if progress is not None:
-                progress(self.name, (before + step) // 2, steps)
+            given.tell(self.name, (before + step) // 2)
 
-        settings = settings_for(base, self.agent)
-        recorded = roll_out(self.agent, settings, rates, runs, seed, device, report, record=True)
+        runs, seed, device, steps = given.runs, given.seed, given.device, given.steps
+        settings = settings_for(given.base, self.agent)
+        recorded = roll_out(self.agent, settings, given.rates, runs, seed, device, report, record=True)
         sequence = mean_schedule(recorded)[:, : len(settings.hyperparameters)]
         once = replace(settings, interval=1)
-        world = driven(once, task, runs, 1, seed, device, np.full(runs, sequence[0, 0]))
+        world = driven(once, given.task, runs, 1, seed, device, np.full(runs, sequence[0, 0]))
         for values in sequence:
             world.step(np.tile(action(values), (runs, 1)))
             report("", world.step_count, steps, before=steps)
         final, traces, passes = trained(world, np.arange(runs))
         passes["forward_passes"] += recorded.forward_passes
         passes["backward_passes"] += recorded.backward_passes
-        return Trained(final, traces, passes).repeated(len(rates))
+        return Trained(final, traces, passes).repeated(len(given.rates))
 
 
 def mean_schedule(world: World) -> Array:

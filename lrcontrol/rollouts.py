@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,10 +16,47 @@ from lrcontrol.envs.features import Array
 from lrcontrol.envs.rewards import worst_loss
 from lrcontrol.envs.seeding import run_seeds
 from lrcontrol.envs.settings import Settings
+from lrcontrol.envs.task import Task
 from lrcontrol.envs.world import World
 
 Progress = Callable[[str, int, int], None]
 """Told an agent's name, its training steps so far, and its budget."""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What somebody who trains by themselves is to train: ``runs`` runs from every rate, run i with seed ``seed + i``.
+
+    Args:
+        base: the evaluation's settings: task, steps, optimizer and momentum.
+        rates: the initial rates.
+        runs: runs for each rate.
+        seed: of the first run.
+        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        progress: called as training proceeds.
+    """
+
+    base: Settings
+    rates: Sequence[float]
+    runs: int
+    seed: int = 0
+    device: str = "auto"
+    progress: Progress | None = None
+
+    @cached_property
+    def task(self) -> Task:
+        """What is trained."""
+        return find_tasks(self.base.task).instance(0)
+
+    @property
+    def steps(self) -> int:
+        """Training steps in a run."""
+        return self.base.steps or self.task.steps
+
+    def tell(self, name: str, step: int) -> None:
+        """Report the training steps so far."""
+        if self.progress is not None:
+            self.progress(name, step, self.steps)
 
 
 class Trained(NamedTuple):

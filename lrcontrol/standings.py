@@ -13,7 +13,7 @@ from lrcontrol.budgets import loss_at_compute, passes, trials_to_match
 from lrcontrol.envs.errors import InputError, unknown
 from lrcontrol.envs.features import TINY
 from lrcontrol.results import PASSES, Results
-from lrcontrol.statistics import holm, probability_of_improvement
+from lrcontrol.statistics import holm, probability_of_improvement, signed_rank_p
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -162,8 +162,6 @@ class _Pair:
 
     def _paired(self, agent: str, seed: int) -> dict[str, Any]:
         """Return how the agent's losses stand to the baseline's, paired by start and run; p as of ``compare``."""
-        from scipy.stats import wilcoxon
-
         row: dict[str, Any] = _with_ends("difference", Estimate(NAN, NAN, NAN))
         row |= {"improves": NAN, "p": NAN, "p_holm": NAN}
         if self.baseline in (None, agent):
@@ -173,7 +171,7 @@ class _Pair:
         row["improves"] = probability_of_improvement(mine.ravel(), base.ravel())
         scores, theirs = (np.log(np.maximum(losses, TINY)).mean(axis=0) for losses in (mine, base))
         if len(scores) > 1:
-            row["p"] = 1.0 if np.array_equal(scores, theirs) else float(wilcoxon(scores, theirs).pvalue)
+            row["p"] = signed_rank_p(scores, theirs)
         return row
 
     def _starts(self, agent: str) -> dict[str, Any]:

@@ -68,6 +68,13 @@ def probability_of_improvement(a: ArrayLike, b: ArrayLike) -> float:
     return float(np.mean((first < second) + 0.5 * (first == second)))
 
 
+def signed_rank_p(a: ArrayLike, b: ArrayLike) -> float:
+    """Return p of the two-sided signed-rank test (Wilcoxon 1945) of paired runs, 1 where all of them are equal."""
+    from scipy.stats import wilcoxon
+
+    return 1.0 if np.array_equal(a, b) else float(wilcoxon(a, b).pvalue)
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return the p-values corrected for their number, in the order given (Holm 1979, Scand. J. Statist. 6, p. 65)."""
     order = np.argsort(p_values, kind="stable")

@@ -10,6 +10,7 @@ from torch import nn
 import lrcontrol
 from lrcontrol.envs import InputError
 from lrcontrol.peers import PEERS, find_peer
+from lrcontrol.rollouts import Assignment
 from lrcontrol.tuning_free import COCOB, DoG
 
 
@@ -126,16 +127,16 @@ def test_every_forward_pass_of_a_peer_is_counted(name):
         return nn.functional.cross_entropy(outputs, targets)
 
     task = lrcontrol.Task(model=data.model, train=data.train, batch_size=64, steps=20, loss=loss)
-    passes = find_peer(name).run(task, lrcontrol.Settings(task=task), [0.1], 1, 20, 0, "cpu", None).passes
+    passes = find_peer(name).run(Assignment(lrcontrol.Settings(task=task, steps=20), [0.1], 1)).passes
     evaluations = math.ceil(len(data.train[0]) / 1000)
     assert passes == {"forward_passes": len(calls) - 1 - evaluations, "backward_passes": calls.count(True) - 1}
     assert (passes["forward_passes"] > 20) is (name == "armijo")
 
 
 def test_passes_that_differ_between_runs_are_their_mean():
-    task = lrcontrol.make_task("digits-mlp")
+    base = lrcontrol.Settings(task="digits-mlp", steps=20)
     forwards = [
-        find_peer("armijo").run(task, lrcontrol.Settings(), [0.1], runs, 20, seed, "cpu", None).passes["forward_passes"]
+        find_peer("armijo").run(Assignment(base, [0.1], runs, seed)).passes["forward_passes"]
         for runs, seed in ((2, 0), (1, 0), (1, 1))
     ]
     assert forwards[0] == round((forwards[1] + forwards[2]) / 2)

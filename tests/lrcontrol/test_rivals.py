@@ -16,6 +16,7 @@ from lrcontrol.envs.seeding import run_seeds
 from lrcontrol.peers import Peer, find_peer
 from lrcontrol.population import Population, select
 from lrcontrol.random_search import RandomSearch
+from lrcontrol.rollouts import Assignment
 
 
 def rows_of(results, agent):
@@ -265,8 +266,8 @@ def test_spellings_that_cannot_be_used_say_why(text, complaint):
 
 
 def test_a_range_that_only_the_task_makes_empty_is_refused_when_it_is_known():
-    task, base = make_task("digits-mlp"), Settings(steps=3)
+    base = Settings(task="digits-mlp", steps=3)
     with pytest.raises(InputError, match="write 0 < low < high"):
-        find_peer("pbt:low=100").run(task, base, [0.1], 1, 3, 0, "cpu", None)
+        find_peer("pbt:low=100").run(Assignment(base, [0.1], 1))
     with pytest.raises(InputError, match="lr_limits"):
-        find_peer("random-search:high=1e9").run(task, base, [0.1], 1, 3, 0, "cpu", None)
+        find_peer("random-search:high=1e9").run(Assignment(base, [0.1], 1))
