@@ -15,7 +15,7 @@ from lrcontrol.envs.errors import InputError, unknown
 from lrcontrol.rollouts import Progress
 
 BACKENDS = ("local", "dask", "ray")
-ROUND = 4  # cells for each worker of a Ray cluster at a time
+WAITING = 4  # cells that Ray is given for each of its cores, so that there is always a next one
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,8 @@ class Pool:
                 yield job.cell, run_job(job, progress)
         elif self.backend == "dask":
             yield from self._on_dask(jobs)
+        elif self.backend == "ray":
+            yield from self._on_ray(jobs)
         else:
             yield from self._through_joblib(jobs)
 
@@ -89,32 +91,33 @@ class Pool:
                 yield futures[future], future.result()
                 future.release()
 
-    def _through_joblib(self, jobs: Sequence[Job]) -> Iterator[tuple[Cell, Finished]]:
-        from joblib import Parallel, delayed
+    def _on_ray(self, jobs: Sequence[Job]) -> Iterator[tuple[Cell, Finished]]:
+        """Keep Ray's cores busy; what a dying worker was at Ray starts again, three times at most.
 
-        with self._context() as (size, settings), Parallel(batch_size=1, **settings) as parallel:
-            size = size or len(jobs)
-            for first in range(0, len(jobs), size):
-                numbers = range(first, min(first + size, len(jobs)))
-                calls = (delayed(_numbered)(number, jobs[number].pack()) for number in numbers)
-                with _deaths_told(self.backend):
-                    for number, finished in parallel(calls):
-                        yield jobs[number].cell, finished
-
-    @contextlib.contextmanager
-    def _context(self) -> Iterator[tuple[int | None, dict[str, Any]]]:
-        """Make joblib use the backend, and yield the jobs of a call, None for all, and what else Parallel is told.
-
-        Joblib's backend for Ray hands results over only when a call is over, so that cells go to it in rounds.
+        Joblib's backend for Ray hands results over only when all are there, and loses them with the first death.
         """
-        from joblib import parallel_config
+        ray = _module("ray", "ray")
+        with self._ray(), _deaths_told(self.backend):
+            task, left = ray.remote(num_cpus=1)(run_packed), list(reversed(jobs))
+            at_work: dict[Any, Cell] = {}
+            while left or at_work:
+                limit = self.workers or WAITING * int(ray.cluster_resources().get("CPU", 1))
+                while left and len(at_work) < limit:
+                    job = left.pop()
+                    at_work[task.remote(job.pack())] = job.cell
+                (done,), _ = ray.wait(list(at_work), num_returns=1)
+                yield at_work.pop(done), ray.get(done)
 
-        if self.backend == "local":
-            with parallel_config("loky", n_jobs=self.count, inner_max_num_threads=1):
-                yield None, {"return_as": "generator_unordered"}
-        else:
-            with self._ray() as workers, parallel_config("ray", n_jobs=workers):
-                yield ROUND * workers, {}
+    def _through_joblib(self, jobs: Sequence[Job]) -> Iterator[tuple[Cell, Finished]]:
+        from joblib import Parallel, delayed, parallel_config
+
+        with (
+            parallel_config("loky", n_jobs=self.count, inner_max_num_threads=1),
+            Parallel(batch_size=1, return_as="generator_unordered") as parallel,
+            _deaths_told(self.backend),
+        ):
+            for number, finished in parallel(delayed(_numbered)(n, job.pack()) for n, job in enumerate(jobs)):
+                yield jobs[number].cell, finished
 
     @contextlib.contextmanager
     def _dask(self) -> Iterator[Any]:
@@ -131,18 +134,16 @@ class Pool:
             yield stack.enter_context(client)
 
     @contextlib.contextmanager
-    def _ray(self) -> Iterator[int]:
+    def _ray(self) -> Iterator[None]:
         ray = _module("ray", "ray")
-        joblib = importlib.import_module("ray.util.joblib")
         cpus = self.count if self.address is None else None
         try:
             dashboard = False if self.address is None else None
             ray.init(self.address, num_cpus=cpus, include_dashboard=dashboard, logging_level=logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise InputError(f"no Ray cluster answers at {self.address}: {error}") from error
-        joblib.register_ray()
         try:
-            yield self.workers or int(ray.cluster_resources()["CPU"])
+            yield
         finally:
             ray.shutdown()
 
@@ -166,6 +167,8 @@ def _deaths_told(backend: str) -> Iterator[None]:
     deaths: tuple[type[BaseException], ...] = (BrokenProcessPool,)
     if backend == "dask":
         deaths += (_module("dask", "distributed").KilledWorker,)
+    elif backend == "ray":
+        deaths += (_module("ray", "ray.exceptions").RayError,)
     try:
         yield
     except deaths as error:

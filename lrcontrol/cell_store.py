@@ -13,11 +13,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from lrcontrol.cells import Cell, Outcome
 from lrcontrol.cli import file_name
 from lrcontrol.envs.errors import InputError
 
-MANIFEST, JOURNAL, CELLS = "manifest.json", "journal.jsonl", "cells"
+MANIFEST, JOURNAL, CELLS, LOCK = "manifest.json", "journal.jsonl", "cells", ".lock"
 # Of a manifest: how far a study is, and where the code was checked out; the code itself is in its digest.
 CIRCUMSTANCES = ("complete", "failures", "commit")
 
@@ -51,8 +53,11 @@ def cannot_write(path: Path, error: OSError) -> InputError:
 class CellStore:
     """The folder ``folder`` of the study with ``manifest``; cells that it holds already need not be run again.
 
+    It is this process's until ``close``.
+
     Raises:
-        InputError: the folder cannot be written, or holds something else: the difference is in the message.
+        InputError: the folder cannot be written, holds something else (the difference is in the message), or another
+            command is at work in it.
     """
 
     def __init__(self, folder: Path, manifest: dict[str, Any], overwrite: bool = False) -> None:
@@ -67,16 +72,22 @@ class CellStore:
             (folder / CELLS).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"cannot write to {folder}: {error.strerror}; choose another --out") from error
+        self._lock = _claim(folder)
         if not (folder / MANIFEST).is_file():
             self.write_manifest(complete=False)
+
+    def close(self) -> None:
+        """Let others work in the folder."""
+        self._lock.release()
 
     def _check_content(self, overwrite: bool) -> None:
         path = self.folder / MANIFEST
         if not path.is_file():
-            if {child.name for child in self.folder.iterdir()} <= {CELLS, f".{MANIFEST}.new"}:
+            if {child.name for child in self.folder.iterdir()} <= {CELLS, LOCK, f".{MANIFEST}.new"}:
                 return  # killed while the first things were made
             raise InputError(f"{self.folder} is not empty and holds no results of an evaluation: choose another --out")
         if overwrite:
+            _claim(self.folder).release()
             aside = self.folder.with_name(f".{self.folder.name}.old")
             shutil.rmtree(aside, ignore_errors=True)
             self.folder.rename(aside)  # at once: half a study would look like the beginning of another
@@ -127,6 +138,21 @@ class CellStore:
         manifest = self.manifest | {"complete": complete, "failures": failures or []}
         write_whole(self.folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
         return manifest
+
+
+def _claim(folder: Path) -> FileLock:
+    """Return the lock of a folder; the operating system lets go of it when the process ends, however that is."""
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise InputError(
+            f"another command is at work in {folder}: wait for it, or choose another --out; if there is none, remove "
+            f"{folder / LOCK}"
+        ) from error
+    except (OSError, NotImplementedError) as error:
+        print(f"note: {folder} cannot be locked ({error}): give it to one command at a time", file=sys.stderr)
+    return lock
 
 
 def _identity(manifest: Mapping[str, Any]) -> dict[str, Any]:

@@ -118,7 +118,11 @@ def evaluate(
     manifest["machine"]["torch_threads"] = 1  # of every cell, whoever runs it
     manifest |= {"command": study.command, "code": code_digest()}
     store = None if out is None else CellStore(Path(out), manifest, overwrite)
-    return _Work(study, store, manifest, cell_progress).finish(pool or Pool(workers=1), progress)
+    try:
+        return _Work(study, store, manifest, cell_progress).finish(pool or Pool(workers=1), progress)
+    finally:
+        if store is not None:
+            store.close()
 
 
 class AllFailedError(RuntimeError):

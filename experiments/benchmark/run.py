@@ -41,16 +41,18 @@ SCHEDULES = (
     *("constant", "schedule:kind=cosine,warmup=0.05", "schedule:kind=one-cycle"),
     *("schedule:kind=linear", "schedule:kind=step", "schedule:kind=wsd"),
 )
+PATIENT = ("plateau", "plateau:patience=0,window=50", "greedy", "greedy:factor=0.95,patience=1,window=20")
 CONTROLLERS = (
-    *("plateau", "plateau:patience=0,window=50", "greedy", "greedy:factor=0.95,patience=1,window=20"),
+    *PATIENT,
     *("hillclimb", "hillclimb:factor=2", "bandit", "random", "schedule:kind=one-cycle,start=0.3"),
 )
-LEARNED = ("learned", "distilled", "replay:of=learned")
+LEARNED = ("learned", "distilled", "blind", "replay:of=learned")
 OPTIMIZERS = (
     *("adamw", "nadamw", "dog", "cocob", "prodigy", "dadapt-sgd", "dadapt-adam", "schedulefree-sgd"),
     *("schedulefree-adamw", "hypergradient-sgd", "hypergradient-sgd:additive=true", "hypergradient-adam"),
-    *("sps", "armijo"),
+    *("hypergradient-adam:additive=true", "sps", "armijo"),
 )
+KNOBS = tuple(f"{name}:knob=true" for name in OPTIMIZERS if name != "cocob" and ":" not in name)
 TRAINING_CORES = 2  # that the training of ``learned`` kept busy
 SEARCHES = ("random-search:trials=8,kind=cosine", "pbt")
 PUBLISHED_AGENTS = (
@@ -66,11 +68,12 @@ CNN: dict[str, Any] = {"task": "mnist-cnn", "optimizer": "adamw", "lr0": [1e-4, 
 
 
 def studies_of(task: str) -> dict[str, dict[str, Any]]:
-    """Return the studies of a task: schedules from a fine grid, everything from six starts, what is learned apart."""
-    tuned = {"task": task, "agents": SCHEDULES, "runs": 10}
+    """Return the studies of a task: rates of schedules and knobs on a grid, everything from six starts, the learned."""
+    tuned = {"task": task, "agents": (*SCHEDULES, *PATIENT), "runs": 10}
     return {
         f"{task}/tuned-sgd": tuned | {"optimizer": "sgd", "lr0": FINE["sgd"]},
         f"{task}/tuned-adamw": tuned | {"optimizer": "adamw", "lr0": FINE["adamw"]},
+        f"{task}/knobs": {"task": task, "agents": KNOBS, "optimizer": "adamw", "lr0": STARTS, "runs": 10},
         f"{task}/starts": ALL | {"task": task, "agents": (*SCHEDULES, *CONTROLLERS, *OPTIMIZERS, *SEARCHES)},
         f"{task}/learned": ALL | {"task": task, "agents": LEARNED},
     }
@@ -91,6 +94,7 @@ STUDIES: dict[str, dict[str, Any]] = {
 PAGES = {
     **{f"{task}/starts": (f"{task}/starts", f"{task}/learned") for task in (*TASKS, "mnist-cnn")},
     **{f"{task}/tuned": (f"{task}/tuned-sgd", f"{task}/tuned-adamw") for task in TASKS},
+    **{f"{task}/knobs": (f"{task}/knobs",) for task in TASKS},
 }
 # Final training loss on mnist-mlp measured elsewhere with the rivals' own packages: study, agent, lr0, loss.
 PUBLISHED = (

@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 
+import cloudpickle
 import pytest
 
 import lrcontrol
@@ -42,6 +43,15 @@ def bytes_of(folder):
     }
 
 
+@pytest.fixture
+def travelling():
+    """Let what is defined in this file be sent as it is: workers do not find the file."""
+    here = sys.modules[__name__]
+    cloudpickle.register_pickle_by_value(here)
+    yield
+    cloudpickle.unregister_pickle_by_value(here)
+
+
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone") / "out"
@@ -59,14 +69,15 @@ def test_two_workers_of_any_backend_give_the_bytes_of_one_process(backend, alone
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL here")
+@pytest.mark.parametrize(("backend", "module"), [("dask", "distributed"), ("ray", "ray")])
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_a_dask_worker_that_dies_at_work_is_made_good(tmp_path):
-    pytest.importorskip("distributed")
+def test_a_worker_of_a_cluster_that_dies_at_work_is_made_good(backend, module, tmp_path, travelling):
+    pytest.importorskip(module)
     flag = tmp_path / "flag"
     agents = [Slow(flag, "slow"), Slow(flag, "slower")]
     lrcontrol.evaluate("digits-mlp", agents, out=tmp_path / "whole", **STUDY)
     flag.touch()
-    lrcontrol.evaluate("digits-mlp", agents, out=tmp_path / "killed", pool=Pool("dask", 2), **STUDY)
+    lrcontrol.evaluate("digits-mlp", agents, out=tmp_path / "killed", pool=Pool(backend, 2), **STUDY)
     assert not flag.exists()  # a worker has found it
     assert bytes_of(tmp_path / "killed") == bytes_of(tmp_path / "whole")
 

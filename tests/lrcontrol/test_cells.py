@@ -186,10 +186,27 @@ def test_a_full_disk_loses_nothing(tmp_path):
 
 
 def test_another_study_is_refused_with_the_difference(tmp_path):
-    CellStore(tmp_path / "out", {"config": {"runs": 3, "lr0": [1.0]}, "python": "3"})
-    CellStore(tmp_path / "out", {"config": {"runs": 3, "lr0": [1.0]}, "python": "3"})
+    CellStore(tmp_path / "out", {"config": {"runs": 3, "lr0": [1.0]}, "python": "3"}).close()
+    CellStore(tmp_path / "out", {"config": {"runs": 3, "lr0": [1.0]}, "python": "3"}).close()
     with pytest.raises(InputError, match=r"config.lr0 is \[1.0\] there and \[2.0\] here; python is 3 there and 4 here"):
         CellStore(tmp_path / "out", {"config": {"runs": 3, "lr0": [2.0]}, "python": "4"})
+
+
+def test_a_folder_is_one_commands_at_a_time(tmp_path):
+    """The other command is a process: it takes the folder, is killed, and the folder is free."""
+    code = (
+        "import sys, time; from pathlib import Path; from lrcontrol.cell_store import CellStore\n"
+        "store = CellStore(Path(sys.argv[1]), {}); print('mine', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "out")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "mine\n"
+        for overwrite in (False, True):
+            with pytest.raises(InputError, match="another command is at work in"):
+                CellStore(tmp_path / "out", {}, overwrite)
+        other.kill()
+    CellStore(tmp_path / "out", {}, overwrite=True).close()
+    assert CellStore(tmp_path / "out", {}).manifest == {"commit": None}
 
 
 def parabola(scale):
@@ -215,14 +232,16 @@ def test_cells_of_another_study_are_not_taken_for_ones_own(tmp_path):
     store = CellStore(tmp_path / "out", {"config": {"steps": 5}})
     store.write(cell, outcome.to_bytes())
     assert store.read(cell).final["train_loss"] == 1.0
+    store.close()
     (tmp_path / "out" / "manifest.json").unlink()
     assert CellStore(tmp_path / "out", {"config": {"steps": 50}}).read(cell) is None
 
 
 def test_another_commit_of_the_same_code_goes_on_and_other_code_does_not(tmp_path):
-    CellStore(tmp_path / "out", {"commit": "a", "code": "1"}).write_manifest(complete=False)
+    CellStore(tmp_path / "out", {"commit": "a", "code": "1"}).close()
     store = CellStore(tmp_path / "out", {"commit": "b", "code": "1"})
     assert store.write_manifest(complete=True)["commit"] == "a"
+    store.close()
     with pytest.raises(InputError, match="code is 1 there and 2 here"):
         CellStore(tmp_path / "out", {"commit": "a", "code": "2"})
 
