@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +25,11 @@ class Estimate(NamedTuple):
 
 
 def over_runs(
-    samples: Sequence[Array], statistic: Callable[[list[Array]], Any], level: float = 0.95, seed: int = 0
+    samples: Sequence[Array],
+    statistic: Callable[[list[Array]], Any],
+    level: float = 0.95,
+    seed: int = 0,
+    groups: Sequence[Hashable] | None = None,
 ) -> Estimate:
     """Return a statistic of several tasks with its bootstrap interval: runs are resampled, each task's by themselves.
 
@@ -38,9 +42,13 @@ def over_runs(
         statistic: of a list of (units, B, runs), one for each task; (B,).
         level: of the interval, in (0, 1).
         seed: of the resampling.
+        groups: of each task; those of one group have the same runs, such as one task under two optimizers, and are
+            resampled together. None, and each is by itself.
     """
     from scipy.stats import bootstrap
 
+    labels = list(range(len(samples))) if groups is None else list(groups)
+    runs = {label: sample.shape[1] for label, sample in zip(labels, samples, strict=True)}
     value = float(statistic([sample[:, None, :] for sample in samples])[0])
     if any(sample.shape[1] == 1 for sample in samples):  # nothing to resample there
         return Estimate(value, float("nan"), float("nan"))
@@ -48,11 +56,12 @@ def over_runs(
         return Estimate(value, value, value)
 
     def of_numbers(*numbers: NDArray[np.int64], axis: int = -1) -> Any:
-        taken = [sample[:, np.atleast_2d(index)] for sample, index in zip(samples, numbers, strict=True)]
+        drawn = dict(zip(runs, numbers, strict=True))
+        taken = [sample[:, np.atleast_2d(drawn[label])] for label, sample in zip(labels, samples, strict=True)]
         found = statistic(taken)
         return found if numbers[0].ndim > 1 else found[0]
 
-    numbers = [np.arange(sample.shape[1]) for sample in samples]
+    numbers = [np.arange(count) for count in runs.values()]
     random = np.random.default_rng(seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that the corrections are degenerate: percentiles take over below
@@ -82,12 +91,16 @@ def _middle_mean(samples: list[Array]) -> Any:
     return trim_mean(np.concatenate(together, axis=1), 0.25, axis=1)
 
 
-def mean_over_tasks(samples: Sequence[ArrayLike], level: float = 0.95, seed: int = 0) -> Estimate:
-    """Return the mean over tasks of the mean over units and runs, with its interval; (units, runs) for each task."""
-    return over_runs([np.asarray(sample, dtype=np.float64) for sample in samples], _mean_of_means, level, seed)
+def mean_over_tasks(
+    samples: Sequence[ArrayLike], level: float = 0.95, seed: int = 0, groups: Sequence[Hashable] | None = None
+) -> Estimate:
+    """Return the mean over tasks of the mean over units and runs, with its interval; arguments as of ``over_runs``."""
+    return over_runs([np.asarray(sample, dtype=np.float64) for sample in samples], _mean_of_means, level, seed, groups)
 
 
-def middle_mean(samples: Sequence[ArrayLike], level: float = 0.95, seed: int = 0) -> Estimate:
+def middle_mean(
+    samples: Sequence[ArrayLike], level: float = 0.95, seed: int = 0, groups: Sequence[Hashable] | None = None
+) -> Estimate:
     """Return the interquartile mean over all tasks, units and runs together, with its interval.
 
     The mean of the middle half of all values (Agarwal et al. 2021, section 4.3): neither one exploded start nor the
@@ -97,8 +110,9 @@ def middle_mean(samples: Sequence[ArrayLike], level: float = 0.95, seed: int = 0
         samples: (units, runs) for each task.
         level: of the interval.
         seed: of the resampling.
+        groups: as of ``over_runs``.
     """
-    return over_runs([np.asarray(sample, dtype=np.float64) for sample in samples], _middle_mean, level, seed)
+    return over_runs([np.asarray(sample, dtype=np.float64) for sample in samples], _middle_mean, level, seed, groups)
 
 
 def ranks(losses: ArrayLike) -> Array:
@@ -139,7 +153,13 @@ class Profile(NamedTuple):
     high: Array
 
 
-def performance_profile(ratios: Sequence[ArrayLike], taus: ArrayLike, level: float = 0.95, seed: int = 0) -> Profile:
+def performance_profile(
+    ratios: Sequence[ArrayLike],
+    taus: ArrayLike,
+    level: float = 0.95,
+    seed: int = 0,
+    groups: Sequence[Hashable] | None = None,
+) -> Profile:
     """Return an agent's performance profile over tasks (Agarwal et al. 2021, section 4.3; Dolan and Moré 2002).
 
     Every task counts alike, whatever its number of starts and runs. The band is the percentile bootstrap's over
@@ -150,14 +170,18 @@ def performance_profile(ratios: Sequence[ArrayLike], taus: ArrayLike, level: flo
         taus: (T,), where the profile is read.
         level: of the band.
         seed: of the resampling.
+        groups: as of ``over_runs``.
     """
     random, at = np.random.default_rng(seed), np.asarray(taus, dtype=np.float64)
     shares, drawn = [], []
-    for ratio in ratios:
+    counts: dict[Hashable, NDArray[np.int64]] = {}  # how often each resampling takes each run
+    for label, ratio in zip(range(len(ratios)) if groups is None else groups, ratios, strict=True):
         reached = (np.asarray(ratio)[..., None] <= at).mean(axis=0)  # (runs, T)
         runs = len(reached)
         shares.append(reached.mean(axis=0))
-        drawn.append(random.multinomial(runs, [1.0 / runs] * runs, RESAMPLES) @ reached / runs)
+        if label not in counts:
+            counts[label] = random.multinomial(runs, [1.0 / runs] * runs, RESAMPLES)
+        drawn.append(counts[label] @ reached / runs)
     share = np.mean(shares, axis=0)
     if all(np.shape(ratio)[1] == 1 for ratio in ratios):
         return Profile(share, np.full_like(share, np.nan), np.full_like(share, np.nan))

@@ -38,6 +38,11 @@ class Losses:
     left_out: tuple[str, ...] = ()
     cut: bool = False
 
+    @property
+    def group(self) -> tuple[str, tuple[int, ...]]:
+        """What it has in common with the same task under the other optimizer: initialisations and minibatches."""
+        return self.task, self.runs
+
     def of(self, agent: str) -> Array:
         """Return an agent's losses, (L, R)."""
         return np.asarray(self.values[self.agents.index(agent)])

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrcontrol.aggregates import performance_profile, ratios_to_best
-from lrcontrol.arrays import Traces, losses_by_pair, traces_by_agent
+from lrcontrol.arrays import Losses, Traces, losses_by_pair, traces_by_agent
 from lrcontrol.envs.features import TINY
 from lrcontrol.results import Results
 from lrcontrol.standings import Standings
@@ -47,14 +47,14 @@ def page_data(results: Results, standings: Standings) -> dict[str, Any]:
             number[agent]: {
                 "passes": costs[pair.task, pair.optimizer, agent]["passes"],
                 "final": _final(part, agent),
-                "profile": _profile([to_best[agent]]),
+                "profile": _profile(agent, [pair], [to_best]),
                 "trace": packed.traces(traces[agent]) if agent in traces else None,
             }
             for agent in pair.agents
         }
         budget = costs[pair.task, pair.optimizer, pair.agents[0]]["budget"]
         pairs.append({"task": pair.task, "optimizer": pair.optimizer, "budget": budget, "agents": drawn})
-    profiles = {number[name]: _profile([found[name] for found in ratios if name in found]) for name in agents}
+    profiles = {number[name]: _profile(name, losses, ratios) for name in agents}
     return {
         "agents": agents,
         "baseline": number[standings.baseline],
@@ -89,8 +89,10 @@ def _final(part: Results, agent: str) -> dict[str, Any]:
     return {"lr0": rates, "low": _rounded(low), "middle": _rounded(middle), "high": _rounded(high)}
 
 
-def _profile(ratios: list[Array]) -> dict[str, Any]:
-    return {name: _rounded(values) for name, values in performance_profile(ratios, TAUS)._asdict().items()}
+def _profile(agent: str, losses: list[Losses], ratios: list[dict[str, Array]]) -> dict[str, Any]:
+    mine = [(pair.group, found[agent]) for pair, found in zip(losses, ratios, strict=True) if agent in found]
+    profile = performance_profile([ratio for _, ratio in mine], TAUS, groups=[group for group, _ in mine])
+    return {name: _rounded(values) for name, values in profile._asdict().items()}
 
 
 class Packed:

@@ -202,10 +202,15 @@ class _Pair:
 
 def _overall(agent: str, pairs: list[_Pair], seed: int) -> dict[str, Any]:
     ratios = [ratio for pair in pairs if (ratio := pair.ratios_of(agent)) is not None]
+    middle = Estimate(NAN, NAN, NAN)
+    if ratios:
+        groups = [pair.losses.group for pair in pairs if pair.baseline is not None]
+        middle = middle_mean(ratios, seed=seed, groups=groups)
     lost = np.array([pair.diverged(agent) for pair in pairs])
     costs = np.array([cost for pair in pairs if np.isfinite(cost := pair.cost(agent))])
     row: dict[str, Any] = {"agent": agent, "pairs": len(pairs)}
-    row |= _with_ends("rank", mean_over_tasks([pair.ranks_of(agent) for pair in pairs], seed=seed))
-    row |= _with_ends("ratio", middle_mean(ratios, seed=seed) if ratios else Estimate(NAN, NAN, NAN))
+    groups = [pair.losses.group for pair in pairs]
+    ranked = mean_over_tasks([pair.ranks_of(agent) for pair in pairs], seed=seed, groups=groups)
+    row |= _with_ends("rank", ranked) | _with_ends("ratio", middle)
     row["diverged_share"] = float(lost[:, 0].sum() / lost[:, 1].sum())
     return row | {"cost": float(np.exp(np.log(costs).mean())) if len(costs) else NAN}

@@ -30,6 +30,19 @@ def test_what_is_paired_within_a_run_stays_together():
     assert (value, low, high) == pytest.approx((2.0, 2.0, 2.0))
 
 
+def test_tasks_of_one_group_take_the_same_runs():
+    """Twice the same numbers tell no more than once; taken for two tasks they would seem to, by the root of two."""
+    run = np.random.default_rng(1).normal(0.0, 10.0, (1, 40))
+    once, twice, apart = (
+        mean_over_tasks(runs, groups=g) for runs, g in (([run], None), ([run] * 2, "aa"), ([run] * 2, "ab"))
+    )
+    assert twice == once
+    assert (once.high - once.low) / (apart.high - apart.low) == pytest.approx(2**0.5, rel=0.05)
+    ratios, taus = np.abs(run), [5.0]
+    assert performance_profile([ratios] * 2, taus, groups="aa") == performance_profile([ratios], taus)
+    assert performance_profile([ratios] * 2, taus).high < performance_profile([ratios], taus).high
+
+
 def test_the_middle_mean_and_its_interval_are_scipys():
     values = np.random.default_rng(2).lognormal(0.0, 1.0, (1, 40))
     value, low, high = middle_mean([values])
