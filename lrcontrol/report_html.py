@@ -123,6 +123,11 @@ def _caveats(study: ReportStudy, found: Standings, rows: Rows) -> list[str]:
             "The initial rate of an agent with <code>knob=true</code> is put in for that optimizer's own knob, which "
             "is not always a learning rate: it is d0 for prodigy and dadapt, reps_rel for dog."
         )
+    if searches := [agent for agent in agents if agent.partition(":")[0] in ("random-search", "pbt")]:
+        told.append(
+            f"The curve of {', '.join(map(code, searches))} is that of the run chosen at its end; before the end nobody "
+            "knows which that is, so that at equal compute it is shown too well."
+        )
     if any(manifest.get("complete") is False for manifest in study.manifests.values()):
         told.append("<strong>An evaluation was interrupted: what it did not get to is missing here.</strong>")
     if found.cut:

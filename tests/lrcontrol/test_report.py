@@ -135,13 +135,16 @@ def test_a_result_says_how_to_make_it_again():
 
 
 def test_caveats_follow_what_is_shown(tmp_path):
-    write_report({"x": small(agents=("constant", "prodigy:knob=true"), complete=False)}, tmp_path / "report.html")
+    agents = ("constant", "prodigy:knob=true", "pbt:population=4")
+    write_report({"x": small(agents=agents, complete=False)}, tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "d0 for prodigy" in text
+    assert "The curve of <code>pbt:population=4</code> is that of the run chosen at its end" in text
     assert "interrupted" in text
     write_report({"x": small(complete=True)}, tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "d0 for prodigy" not in text
+    assert "chosen at its end" not in text
     assert "interrupted" not in text
 
 
