@@ -125,7 +125,7 @@ def _caveats(study: ReportStudy, found: Standings, rows: Rows) -> list[str]:
         )
     if searches := [agent for agent in agents if agent.partition(":")[0] in ("random-search", "pbt")]:
         told.append(
-            f"The curve of {', '.join(map(code, searches))} is that of the run chosen at its end; before the end nobody "
+            f"The curve of {', '.join(map(code, searches))} is that of the run chosen at its end; before it nobody "
             "knows which that is, so that at equal compute it is shown too well."
         )
     if any(manifest.get("complete") is False for manifest in study.manifests.values()):
