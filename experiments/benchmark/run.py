@@ -69,10 +69,11 @@ CNN: dict[str, Any] = {"task": "mnist-cnn", "optimizer": "adamw", "lr0": [1e-4, 
 
 def studies_of(task: str) -> dict[str, dict[str, Any]]:
     """Return the studies of a task: rates of schedules and knobs on a grid, everything from six starts, the learned."""
-    tuned = {"task": task, "agents": (*SCHEDULES, *PATIENT), "runs": 10}
-    return {
-        f"{task}/tuned-sgd": tuned | {"optimizer": "sgd", "lr0": FINE["sgd"]},
-        f"{task}/tuned-adamw": tuned | {"optimizer": "adamw", "lr0": FINE["adamw"]},
+    found: dict[str, dict[str, Any]] = {}
+    for (name, agents), optimizer in itertools.product((("tuned", SCHEDULES), ("patient", PATIENT)), BOTH):
+        study = {"task": task, "agents": agents, "runs": 10, "optimizer": optimizer, "lr0": FINE[optimizer]}
+        found[f"{task}/{name}-{optimizer}"] = study
+    return found | {
         f"{task}/knobs": {"task": task, "agents": KNOBS, "optimizer": "adamw", "lr0": STARTS, "runs": 10},
         f"{task}/starts": ALL | {"task": task, "agents": (*SCHEDULES, *CONTROLLERS, *OPTIMIZERS, *SEARCHES)},
         f"{task}/learned": ALL | {"task": task, "agents": LEARNED},
@@ -93,7 +94,7 @@ STUDIES: dict[str, dict[str, Any]] = {
 # What is shown together: what is learned is a study of its own, to be run anew when it changes.
 PAGES = {
     **{f"{task}/starts": (f"{task}/starts", f"{task}/learned") for task in (*TASKS, "mnist-cnn")},
-    **{f"{task}/tuned": (f"{task}/tuned-sgd", f"{task}/tuned-adamw") for task in TASKS},
+    **{f"{task}/tuned": tuple(f"{task}/{n}-{o}" for n in ("tuned", "patient") for o in BOTH) for task in TASKS},
     **{f"{task}/knobs": (f"{task}/knobs",) for task in TASKS},
 }
 # Final training loss on mnist-mlp measured elsewhere with the rivals' own packages: study, agent, lr0, loss.
