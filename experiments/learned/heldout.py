@@ -18,7 +18,7 @@ import tyro
 
 import lrcontrol
 from experiments.tables import write
-from lrcontrol.evaluation import lr0_grid
+from lrcontrol.study import lr0_grid
 from lrcontrol.statistics import paired_difference
 
 HERE = Path(__file__).parent
