@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -62,17 +63,17 @@ class Network:
         if width != sum(self.sizes):
             raise InputError(f"the network has {width} outputs, but its actions {self.sizes}")
 
-    @property
+    @functools.cached_property
     def depth(self) -> int:
         """The number of layers."""
         return sum(name.startswith("layers.") and name.endswith(".weight") for name in self.tensors)
 
-    @property
+    @functools.cached_property
     def units(self) -> int:
         """The size of the memory, 0 without one."""
         return self.tensors["lstm.weight_ih"].shape[0] // 4 if "lstm.weight_ih" in self.tensors else 0
 
-    @property
+    @functools.cached_property
     def inputs(self) -> int:
         """The number of features it reads."""
         return int(self.tensors["lstm.weight_ih" if self.units else "layers.0.weight"].shape[1])

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, SupportsFloat
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -27,7 +28,8 @@ from lrcontrol.envs.errors import InputError
 from lrcontrol.envs.schedules import Schedule
 
 FORMAT = 1
-NUMBERS = ("step_count", "next_decision", "forward_passes", "scale", "lr0", "momentum0")
+NUMBERS = ("step_count", "next_decision", "forward_passes", "scale")
+STARTS = ("lr0", "momentum0")
 
 
 class LRController(ReduceLROnPlateau):
@@ -44,21 +46,27 @@ class LRController(ReduceLROnPlateau):
 
     Args:
         optimizer: any ``torch.optim.Optimizer`` whose groups have an ``lr``, the starting rate; groups keep their
-            ratios. Momentum is the groups' ``momentum`` (``dampening`` stays equal where it was) or ``betas[0]``.
+            ratios, unless ``per_group``. Momentum is the groups' ``momentum`` (``dampening`` stays equal where it was)
+            or ``betas[0]``.
         agent: a spelling (``"hillclimb:factor=2"``), the folder of a trained agent, or an agent.
         hyperparameters: ``("lr",)`` or ``("lr", "momentum")``; None is what the agent moves.
         interval: steps from one decision to the next; None is the agent's own.
         total_steps: the optimizer steps that there will be, for agents that see the budget and for schedules. Without
             it such an agent is told at every step that half of 1,000 steps is left.
-        min_lr, max_lr: limits of the reference group's rate, the first that has one; default 1e-12 and 1e6.
+        min_lr, max_lr: limits of the reference group's rate, the first that has one, or of each group's own; default
+            1e-12 and 1e6.
         base_schedule: instead of the agent's own: what an anchored agent is bound to; for one that multiplies the rate
             from where it stands, a schedule that multiplies the rate on top of that, such as a warm-up.
         rollback: go back to the last good state when the loss is not finite or has run away, and lower the rate: True,
             or a ``Rollback`` with the limits. It costs a copy of the parameters and of the optimizer's state
             (``rollback_bytes``). Without it a loss that is not finite is left out and changes nothing.
         record: keep step, loss, lr and momentum of every step, 32 bytes each.
-        sample: about how many parameters to measure, evenly spread in chunks, where there are more: a decision then
-            costs the same however large the model is, and what is seen of gradients is an estimate. None measures all.
+        sample: about how many parameters to measure, evenly spread in short chunks, where there are more; of small
+            ones all are measured. A decision then costs about the same however large the model is, and what is seen of
+            gradients is an estimate, good to a few per cent. None measures all.
+        per_group: the agent decides for each parameter group by itself, from the common loss and that group's own
+            gradients, updates and parameters. A group without gradients is left as it is, and so is one whose rate is
+            0. An agent that reads the loss alone decides the same for all. Not for agents that probe.
 
     Attributes:
         agent: the agent.
@@ -81,7 +89,8 @@ class LRController(ReduceLROnPlateau):
         base_schedule: Schedule | str | None = None,
         rollback: bool | Rollback = False,
         record: bool = True,
-        sample: int | None = 100_000,
+        sample: int | None = 20_000,
+        per_group: bool = False,
     ) -> None:
         check_groups(optimizer)
         super().__init__(optimizer)
@@ -90,11 +99,16 @@ class LRController(ReduceLROnPlateau):
         settings = make_settings(self.agent, interval, total_steps, min_lr, max_lr, schedule)
         if sample is not None and sample < 1:
             raise InputError(f"sample {sample} is not positive: give a number of parameters, or None for all")
-        rates = Rates(optimizer)
-        if "momentum" in settings.hyperparameters and rates.momentum is None:
+        rates = Rates(optimizer, per_group)
+        if "momentum" in settings.hyperparameters and not rates.has_momentum:
             raise InputError(
                 f"agent {self.agent.name!r} moves the momentum, and {type(optimizer).__name__} has neither "
                 f"'momentum' nor 'betas': choose an agent that moves the rate alone, or another optimizer"
+            )
+        if per_group and any(name.startswith("probe_") for name in settings.features):
+            raise InputError(
+                f"agent {self.agent.name!r} compares trial steps, two closures for each parameter group: leave "
+                f"per_group out, or choose an agent without trials, such as 'learned'"
             )
         self._decider = Decider(self.agent, settings, Budget(total_steps), rates, sample)
         rules = rollback if isinstance(rollback, Rollback) else Rollback() if rollback else None
@@ -109,12 +123,12 @@ class LRController(ReduceLROnPlateau):
     @property
     def lr(self) -> float:
         """The reference group's rate in force, before rounding to the type that the optimizer keeps it in."""
-        return self._decider.memory.lr
+        return self._decider.lr
 
     @property
     def momentum(self) -> float:
         """The reference group's momentum or β1 in force; 0 where there is none."""
-        return self._decider.momentum
+        return float(self._decider.momentum[self._decider.rates.row])
 
     @property
     def step_count(self) -> int:
@@ -177,6 +191,8 @@ class LRController(ReduceLROnPlateau):
                 f"closure() returns the loss on the same minibatch; or choose an agent without trials, such as 'bandit'"
             )
         loss = loss_value(metrics, decider.device)
+        if decider.adopt_new_groups():
+            guard.snapshot = None  # which knows nothing of them
         self._warned |= decider.take_in_changes(self._warned)
         verdict = guard.judge(loss)
         if verdict is None:
@@ -189,12 +205,21 @@ class LRController(ReduceLROnPlateau):
         if decider.step_count + 1 >= decider.next_decision:
             decider.measurer.remember_gradient()
         if self._records:
-            momentum = math.nan if decider.rates.momentum is None else self.momentum
+            momentum = self.momentum if decider.rates.has_momentum else math.nan
             self.record.add(decider.step_count, loss, self.lr, momentum)
         decider.step_count += 1
 
     def save_schedule(self, path: str | Path) -> None:
-        """Write the schedule that the run took, ``.csv`` or JSON; ``replay_schedule`` takes it."""
+        """Write the schedule that the run took, ``.csv`` or JSON; ``replay_schedule`` takes it.
+
+        Raises:
+            InputError: the groups had rates of their own (``per_group``), which one schedule does not hold.
+        """
+        if self._decider.rates.count > 1:
+            raise InputError(
+                "a schedule holds one rate, and with per_group each group had its own: record.write_csv(path) writes "
+                "that of the first"
+            )
         save_schedule(self.record, path)
 
     def state_dict(self) -> dict[str, Any]:
@@ -203,7 +228,8 @@ class LRController(ReduceLROnPlateau):
         return {
             "format": FORMAT,
             "settings": describe(decider.settings),
-            "numbers": {name: getattr(decider, name) for name in NUMBERS},
+            "numbers": {name: getattr(decider, name) for name in NUMBERS}
+            | {name: getattr(decider, name).tolist() for name in STARTS},
             "ratios": list(decider.rates.ratios),
             "dampened": list(decider.rates.dampened),
             "memory": decider.memory.to_dict(),
@@ -224,8 +250,13 @@ class LRController(ReduceLROnPlateau):
             raise InputError("this is no state of an LRController of this version: give what its state_dict() returned")
         decider = self._decider
         check_match(state_dict["settings"], decider.settings)
+        sizes = len(state_dict["memory"]["lr"]), len(state_dict["ratios"])
+        decider.adopt_new_groups()
+        decider.rates.check_sizes(*sizes)
         for name in NUMBERS:
             setattr(decider, name, state_dict["numbers"][name])
+        for name in STARTS:
+            setattr(decider, name, np.array(state_dict["numbers"][name]))
         decider.rates.ratios, decider.rates.dampened = list(state_dict["ratios"]), list(state_dict["dampened"])
         decider.memory = Memory.from_dict(state_dict["memory"])
         pairs = zip(state_dict["last_gradient"], decider.measurer.params(), strict=False)

@@ -15,13 +15,16 @@ from lrcontrol.controller_decisions import Budget
 from lrcontrol.controller_measures import Measurer
 from lrcontrol.controller_probe import Closure, probe_measures, told_apart, try_steps
 from lrcontrol.controller_rates import Rates
-from lrcontrol.controller_state import Memory, to_array
-from lrcontrol.envs.features import UNIT_MEASURES, LossHistory, Moment, measures_of, natural_rate, observe
+from lrcontrol.controller_state import Memory, chosen
+from lrcontrol.envs.features import UNIT_MEASURES, Array, LossHistory, Moment, measures_of, natural_rate, observe
 from lrcontrol.envs.settings import Settings
 
 
 class Decider:
     """One agent on one run, in the order of ``World``: what is observed at step t, and what the action then does.
+
+    All that is decided is (R,), as in ``World``: the rows of ``Rates``, of which there is one unless each group has
+    its own. They share the loss; what is measured is of a row's own parameters.
 
     Args:
         agent: who acts.
@@ -34,6 +37,8 @@ class Decider:
         memory: all that changes and a rollback takes back.
         step_count: training steps so far.
         scale: what rollbacks have multiplied anchored and absolute rates by.
+        lr0, momentum0: where the rows began (R,).
+        observation, last_action: of the reference's row.
     """
 
     def __init__(
@@ -44,128 +49,154 @@ class Decider:
         self.wanted = measures_of(settings.features) | (UNIT_MEASURES if settings.start else frozenset())
         self.probes = any(name.startswith("probe_") for name in self.wanted)
         self.measurer = Measurer(rates, "grad_dot_memory" in self.wanted, sample)
-        settings.check_lr0(rates.lr)
-        self.lr0, self.momentum0, self.scale = rates.lr, rates.momentum or 0.0, 1.0
-        self.memory = Memory(self.lr0, self.momentum0, self.lr0, factors=[1.0] * len(settings.hyperparameters))
+        for lr in rates.lr0.tolist():
+            settings.check_lr0(lr)
+        self.lr0, self.momentum0, self.scale = rates.lr0, rates.momentum, 1.0
+        self.memory = Memory.begin(self.lr0, self.momentum0, len(settings.hyperparameters))
         self.step_count = self.next_decision = self.forward_passes = 0
         self.observation: dict[str, float] = {}
         self.last_action: NDArray[Any] | None = None
-        if settings.form != "absolute":
-            self.set_rate()
-            self.write()
+        self.set_rate()
+        self.write()
 
     @property
-    def momentum(self) -> float:
-        """The momentum in force, 0 where there is none."""
-        return self.memory.momentum if self.moves_momentum else self.rates.momentum or 0.0
+    def lr(self) -> float:
+        """The reference's rate in force."""
+        return float(self.memory.lr[self.rates.row])
+
+    @property
+    def momentum(self) -> Array:
+        """The momentum in force (R,), 0 where there is none."""
+        return self.memory.momentum if self.moves_momentum else self.rates.momentum
 
     @property
     def device(self) -> torch.device:
         """Where the first parameter is."""
         return next((param.device for group in self.rates.groups for param in group["params"]), torch.device("cpu"))
 
+    def adopt_new_groups(self) -> bool:
+        """Take in groups that were added since; return whether there were any."""
+        known = len(self.rates.ratios)
+        if known == len(self.rates.groups):
+            return False
+        made = np.array(self.rates.adopt_new_groups(self.lr))
+        if len(made):
+            momentum = self.rates.momentum[-len(made) :]
+            self.memory.grow(made, momentum)
+            self.lr0, self.momentum0 = np.append(self.lr0, made), np.append(self.momentum0, momentum)
+        return True
+
     def take_in_changes(self, warned: bool) -> bool:
         """Go on from what something else has written into the groups since; return whether it did, saying so once."""
-        lr = self.memory.lr
-        self.rates.adopt_new_groups(lr)
-        if self.rates.holds(lr):
-            return False
-        found = self.rates.lr
-        if not warned:
-            warnings.warn(
-                f"something else wrote the learning rate: {found:g} is in force where {lr:g} was due. Is there another "
-                f"scheduler? The controller goes on from {found:g}",
-                stacklevel=3,
-            )
-        if found > 0.0:
-            self.memory.level *= found / lr
-            self.memory.lr = found
-        return True
+        memory, written = self.memory, self.rates.written(self.memory.lr)
+        for row, found in written.items():
+            due = float(memory.lr[row])
+            if not warned:
+                warnings.warn(
+                    f"something else wrote the learning rate: {found:g} is in force where {due:g} was due. Is there "
+                    f"another scheduler? The controller goes on from {found:g}",
+                    stacklevel=3,
+                )
+                warned = True
+            if found > 0.0 and self.rates.ratios[self.rates.leaders[row]]:
+                memory.level[row] *= found / due
+                memory.lr[row] = found
+        return bool(written)
 
     def add(self, loss: float) -> float:
         """Take in the loss of this step; return the fast average before it."""
         history = self.memory.history
         if history is None:
-            self.memory.history = LossHistory(to_array(loss))
+            self.memory.history = LossHistory(np.array([loss]))
             return loss
         before = float(history.fast[0])
-        history.add(to_array(loss))
+        history.add(np.array([loss]))
         return before
 
     def act(self, loss: float, closure: Closure | None) -> None:
         """Ask the agent where a decision is due, and set the rate of the step to come."""
         if self.step_count >= self.next_decision:
-            self._apply(self._ask(loss, closure))
+            self._decide(loss, closure)
             self.next_decision = self.step_count + self.settings.interval
         self.set_rate()
 
-    def _ask(self, loss: float, closure: Closure | None) -> NDArray[Any]:
+    def _decide(self, loss: float, closure: Closure | None) -> None:
+        """Ask the agent about all rows, and do what it says on those that have a gradient, or on the only one."""
+        memory, settings, row = self.memory, self.settings, self.rates.row
+        rows = self.measurer.has_gradient() if self.rates.count > 1 else np.ones(1, dtype=np.bool_)
+        observation = self._observe(loss, rows, closure)
+        action, state = self.agent.predict(observation, memory.agent, memory.starts, deterministic=True)
+        memory.agent = chosen(rows, state, memory.agent)
+        memory.starts = memory.starts & ~rows
+        action = np.asarray(action).reshape(self.rates.count, -1)
+        self.last_action = action[row]
+        self.observation = dict(zip(settings.features, observation[row].tolist(), strict=True))
+        self._apply(settings.factors(action, self.rates.count), rows)
+
+    def _observe(self, loss: float, rows: NDArray[np.bool_], closure: Closure | None) -> NDArray[np.float32]:
         memory, settings = self.memory, self.settings
         assert memory.history is not None
+        losses = np.full(self.rates.count, loss)
         measures = self.measurer.measure(self.wanted)
         if closure is not None and self.probes:
             measures |= self._probe(loss, closure)
+        if settings.start is not None and memory.starts.any():
+            self._start(settings.start, natural_rate(losses, measures), memory.starts & rows)
+        level = memory.level / self.lr0 if settings.form == "recursive" else memory.factors[:, 0]
         step, steps = self.budget.moment(self.step_count)
-        measured = {name: to_array(value) for name, value in measures.items()}
-        if memory.starts and settings.start is not None:
-            self._start(settings.start, natural_rate(to_array(loss), measured)[0])
-        level = memory.level / self.lr0 if settings.form == "recursive" else memory.factors[0]
-        state = (to_array(loss), to_array(memory.lr), to_array(self.momentum), to_array(level))
-        now = Moment(*state, step, steps, measured)
-        observation = observe(settings.features, now, memory.history)
-        start = np.array([memory.starts])
-        action, memory.agent = self.agent.predict(observation, memory.agent, start, deterministic=True)
-        memory.starts = False
-        self.last_action = np.asarray(action).reshape(-1)
-        self.observation = dict(zip(settings.features, observation[0].tolist(), strict=True))
-        return self.last_action
+        now = Moment(losses, memory.lr, self.momentum, level, step, steps, measures)
+        return observe(settings.features, now, memory.history)
 
-    def _start(self, limits: tuple[float, float], unit: float) -> None:
+    def _start(self, limits: tuple[float, float], unit: Array, rows: NDArray[np.bool_]) -> None:
         """Begin at the middle of the agent's starting range, whatever the rate was, unless there is no telling it."""
-        if not math.isnan(unit):
-            self.lr0 = self.memory.level = self.clip(unit * math.sqrt(limits[0] * limits[1]) / self.rates.gain)
-            self.set_rate()
+        rows = rows & ~np.isnan(unit)
+        begin = self.clip(unit * math.sqrt(limits[0] * limits[1]) / self.rates.gain)
+        self.lr0, self.memory.level = (np.where(rows, begin, old) for old in (self.lr0, self.memory.level))
+        self.set_rate()
 
-    def _probe(self, loss: float, closure: Closure) -> dict[str, float]:
+    def _probe(self, loss: float, closure: Closure) -> dict[str, Array]:
         settings, measurer = self.settings, self.measurer
-        rate = self._anchor() if settings.form == "anchored" else self.memory.lr
+        rate = float(self._anchor()[0]) if settings.form == "anchored" else self.lr
         pairs = measurer.gradients() if settings.probe_direction == "gradient" else measurer.updates()
         trials = [(rate, pairs), (settings.probe_factor * rate, pairs)]
         if "probe_loss_momentum" in self.wanted:
             low, high = settings.momentum_limits
-            other = float(np.clip(1.0 - settings.probe_factor * (1.0 - self.momentum), low, high))
+            other = float(np.clip(1.0 - settings.probe_factor * (1.0 - self.momentum[0]), low, high))
             trials.append((rate, measurer.updates(other)))
         self.forward_passes += len(trials)
         losses = told_apart(loss, try_steps(trials, closure, self.device), trials)
-        return probe_measures(losses, settings.probe_factor)
+        return {name: np.array([value]) for name, value in probe_measures(losses, settings.probe_factor).items()}
 
-    def _apply(self, action: NDArray[Any]) -> None:
+    def _apply(self, factors: Array, rows: NDArray[np.bool_]) -> None:
+        """Let the factors (R, H) of a decision move level and momentum of the flagged rows (R,)."""
         memory, form = self.memory, self.settings.form
-        memory.factors = self.settings.factors(action, 1)[0].tolist()
+        memory.factors = np.where(rows[:, None], factors, memory.factors)
         if form == "recursive":
-            memory.level = self.clip(memory.level * memory.factors[0])
+            memory.level = np.where(rows, self.clip(memory.level * factors[:, 0]), memory.level)
         if self.moves_momentum:
-            base = {"recursive": 1.0 - memory.momentum, "anchored": 1.0 - self.momentum0, "absolute": 1.0}[form]
-            low, high = self.settings.momentum_limits
-            memory.momentum = float(np.clip(1.0 - base * memory.factors[-1], low, high))
+            bases: dict[str, Array | float] = {"recursive": 1.0 - memory.momentum, "anchored": 1.0 - self.momentum0}
+            moved = np.clip(1.0 - bases.get(form, 1.0) * factors[:, -1], *self.settings.momentum_limits)
+            memory.momentum = np.where(rows, moved, memory.momentum)
 
-    def _anchor(self) -> float:
-        """Return what an anchored or absolute action multiplies at this step."""
-        start = self.lr0 if self.settings.form == "anchored" else 1.0
+    def _anchor(self) -> Array:
+        """Return what an anchored or absolute action multiplies at this step (R,)."""
+        start = self.lr0 if self.settings.form == "anchored" else np.ones_like(self.lr0)
         return self.scale * start * self.budget.multiplier(self.settings.base_schedule, self.step_count)
 
-    def clip(self, lr: float) -> float:
-        """Return the rate within its limits."""
-        return float(np.clip(lr, *self.settings.lr_limits))
+    def clip(self, lr: Array) -> Array:
+        """Return the rates within their limits."""
+        low, high = self.settings.lr_limits
+        return np.minimum(np.maximum(lr, low), high)
 
     def set_rate(self) -> None:
-        """Work out the rate of this step from the last decision and the schedule."""
+        """Work out the rates of this step from the last decisions and the schedule."""
         memory = self.memory
         if self.settings.form == "recursive":
             memory.lr = self.clip(memory.level * self.budget.multiplier(self.settings.base_schedule, self.step_count))
         else:
-            memory.lr = self.clip(self._anchor() * memory.factors[0])
+            decided = self.clip(self._anchor() * memory.factors[:, 0])
+            memory.lr = np.where(memory.starts, memory.lr, decided) if self.settings.form == "absolute" else decided
 
     def write(self) -> None:
-        """Put rate and momentum in force."""
+        """Put rates and momentum in force."""
         self.rates.write(self.memory.lr, self.memory.momentum if self.moves_momentum else None)

@@ -6,6 +6,8 @@ import math
 import warnings
 from typing import Any
 
+import numpy as np
+
 from lrcontrol.controller_decider import Decider
 from lrcontrol.controller_safety import Rollback, Snapshot
 from lrcontrol.controller_state import Memory
@@ -54,7 +56,7 @@ class Guard:
     def handle(self, kind: str, loss: float) -> None:
         """Record what went wrong, and go back and lower the rate where that was asked for and can be done."""
         decider = self.decider
-        event = {"step": decider.step_count, "kind": kind, "loss": loss, "lr_before": decider.memory.lr}
+        event = {"step": decider.step_count, "kind": kind, "loss": loss, "lr_before": decider.lr}
         event["restored_step"] = None
         if self.rules is not None:
             event["restored_step"] = self._go_back(self.rules)
@@ -64,7 +66,7 @@ class Guard:
                 f"would go back to the last good state",
                 stacklevel=4,
             )
-        self.events.append({**event, "lr": decider.memory.lr})
+        self.events.append({**event, "lr": decider.lr})
 
     def _go_back(self, rules: Rollback) -> int | None:
         """Return the step gone back to; the gradients, which are of no use any more, are dropped in any case."""
@@ -75,9 +77,9 @@ class Guard:
             return None
         step, copy, memory = self.snapshot
         copy.restore(params, decider.rates.optimizer, rules.module)
-        level = decider.clip(min(decider.memory.level, memory["level"]) * rules.factor)
+        level = decider.clip(np.minimum(decider.memory.level, memory["level"]) * rules.factor)
         decider.memory = Memory.from_dict(memory)
-        decider.memory.level = memory["level"] = level  # the next time, from there
+        decider.memory.level, memory["level"] = level, level.tolist()  # the next time, from there
         decider.scale *= rules.factor
         decider.measurer.last_gradient = []
         decider.set_rate()

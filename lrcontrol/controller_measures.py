@@ -3,17 +3,49 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from lrcontrol.controller_packs import Pack, Slot, flat_size, packs
 from lrcontrol.controller_rates import Rates, unwrapped
-from lrcontrol.controller_updates import MEMORIES, Pack, Slot, kind_of, packs, sgd_weights, update_of, with_momentum
+from lrcontrol.controller_updates import MEMORIES, kind_of, sgd_weights, update_of, with_momentum
+from lrcontrol.envs.features import Array
 
 MEASURES = frozenset({"grad_sq", "grad_dot_memory", "memory_sq", "grad_dot_update", "update_sq", "param_sq"})
 STATES = {"sgd": ("momentum_buffer",), "adam": ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"), "unknown": ()}
+
+
+class Part(NamedTuple):
+    """What was summed over a pack: norms, under the names of what they are of, and products.
+
+    ``weights`` (a, b) say that the update is a · memory + b · gradient, else it is ``factor`` times what was summed.
+    """
+
+    row: int
+    weight: float
+    weights: tuple[float, float] | None
+    factor: float
+    scalars: dict[str, Tensor]
+
+    def measures(self, values: dict[str, float]) -> dict[str, float]:
+        """Return the measures that the fetched scalars make, before weighting."""
+        squares = {f"{name}_sq": values[name] ** 2 for name in ("grad", "memory", "param", "update") if name in values}
+        products = {name: values[name] for name in ("grad_dot_memory", "grad_dot_update") if name in values}
+        found = squares | products
+        if self.weights is None:
+            scaled = {"grad_dot_update": self.factor, "update_sq": self.factor**2}
+            return found | {name: found[name] * by for name, by in scaled.items() if name in found}
+        old, new = self.weights
+        grad_sq = found["grad_sq"]
+        if not old:
+            return found | {"grad_dot_update": grad_sq * new, "update_sq": grad_sq * new**2}
+        dot, memory_sq = found["grad_dot_memory"], found["memory_sq"]
+        update_sq = memory_sq * old**2 + dot * (2.0 * old * new) + grad_sq * new**2
+        return found | {"grad_dot_update": dot * old + grad_sq * new, "update_sq": update_sq}
 
 
 class Measurer:
@@ -41,8 +73,9 @@ class Measurer:
     def slots(self, momentum: float | None = None) -> list[Slot]:
         """Return the parameters that have a gradient, under the present momentum or another one."""
         states: dict[Tensor, dict[str, Any]] = unwrapped(self.rates.optimizer).state
+        kept = (*STATES[self.kind], "step")
         found, number = [], -1
-        for group, ratio in zip(self.rates.groups, self.rates.ratios, strict=True):
+        for group, ratio, row in zip(self.rates.groups, self.rates.ratios, self.rates.rows, strict=True):
             shown = group if momentum is None else with_momentum(group, momentum)
             for param in group["params"]:
                 number += 1
@@ -53,8 +86,8 @@ class Measurer:
                 memory = next((state[name] for name in MEMORIES if isinstance(state.get(name), Tensor)), None)
                 if memory is None and number < len(self.last_gradient):
                     memory = self.last_gradient[number]
-                state = {name: value for name, value in state.items() if isinstance(value, Tensor)}
-                found.append(Slot(param, grad, shown, ratio, state, memory))
+                state = {name: state[name] for name in kept if isinstance(state.get(name), Tensor)}
+                found.append(Slot(param, grad, shown, ratio, state, memory, row))
         if self.kind == "adam":
             _number_steps(found)
         return found
@@ -64,7 +97,7 @@ class Measurer:
         if not self.keeps_gradient:
             return
         states = unwrapped(self.rates.optimizer).state.values()
-        has_buffer = self.kind == "adam" or (self.kind == "sgd" and bool(self.rates.momentum))
+        has_buffer = self.kind == "adam" or (self.kind == "sgd" and bool(self.rates.momentum.any()))
         if has_buffer or any(name in state for state in states for name in MEMORIES):
             self.last_gradient = []
             return
@@ -72,74 +105,70 @@ class Measurer:
         old = self.last_gradient + [None] * (len(params) - len(self.last_gradient))
         self.last_gradient = [_copied(gradient_of(p), into) for p, into in zip(params, old, strict=True)]
 
-    @torch.no_grad()
-    def measure(self, wanted: frozenset[str]) -> dict[str, float]:
-        """Return those of ``MEASURES`` that are wanted, over all parameters; the host waits once for each device.
+    def has_gradient(self) -> NDArray[np.bool_]:
+        """Return which rows (R,) have a gradient."""
+        found = np.zeros(self.rates.count, dtype=np.bool_)
+        for group, row in zip(self.rates.groups, self.rates.rows, strict=True):
+            found[row] |= any(param.grad is not None for param in group["params"])
+        return found
 
-        They are NaN where no parameter has a gradient, and those of the memory where there is none yet.
+    @torch.no_grad()
+    def measure(self, wanted: frozenset[str]) -> dict[str, Array]:
+        """Return those of ``MEASURES`` that are wanted, (R,) each, over a row's parameters.
+
+        They are NaN where no parameter has a gradient, and those of the memory where there is none yet. The host waits
+        once for each device.
         """
         wanted &= MEASURES
         if not wanted:
             return {}
-        totals: dict[tuple[str, torch.device], Tensor] = {}
         slots = self.slots()
         every = 1 if self.sample is None else max(1, sum(slot.grad.numel() for slot in slots) // self.sample)
-        for pack in packs(slots, STATES[self.kind], every):
-            for name, value in self._measure_pack(pack, wanted):
-                key = name, value.device
-                if key in totals:
-                    totals[key].add_(value, alpha=pack.weight)
-                else:
-                    totals[key] = value.double() * pack.weight
-        found = dict.fromkeys(wanted, math.nan)
-        for device in {device for _, device in totals}:
-            names = [name for name, where in totals if where == device]
-            for name, value in zip(names, torch.stack([totals[n, device] for n in names]).tolist(), strict=True):
-                if name in wanted:
-                    found[name] = value if math.isnan(found[name]) else found[name] + value
-        return found
+        parts = [self._reduce(pack, wanted) for pack in packs(slots, every)]
+        totals: dict[tuple[str, int], float] = {}
+        for part, values in zip(parts, _fetched([part.scalars for part in parts]), strict=True):
+            for name, value in part.measures(values).items():
+                totals[name, part.row] = totals.get((name, part.row), 0.0) + part.weight * value
+        rows = range(self.rates.count)
+        return {name: np.array([totals.get((name, row), math.nan) for row in rows]) for name in wanted}
 
-    def _measure_pack(self, pack: Pack, wanted: frozenset[str]) -> Iterator[tuple[str, Tensor]]:
-        grad, memory = pack.grad, pack.memory
-        moves = bool({"grad_dot_update", "update_sq"} & wanted)
+    def _reduce(self, pack: Pack, wanted: frozenset[str]) -> Part:
+        """Return norms and products over a pack, loading what they take at once."""
+        moves = "grad_dot_update" in wanted or "update_sq" in wanted
         weights = self._weights(pack) if moves else None
-        if weights is not None or "grad_sq" in wanted:
-            grad_sq = _square(grad)
-            yield "grad_sq", grad_sq
-        if memory is not None and ("grad_dot_memory" in wanted or weights is not None):
-            grad_dot, memory_sq = torch.dot(grad, memory), _square(memory)
-            yield from (("grad_dot_memory", grad_dot), ("memory_sq", memory_sq))
-        if "param_sq" in wanted:
-            yield "param_sq", _square(pack.param)
-        if weights is not None and weights[0] == 0.0:
-            new = weights[1]
-            yield from (("grad_dot_update", grad_sq * new), ("update_sq", grad_sq * new**2))
-        elif weights is not None:
-            old, new = weights
-            yield "grad_dot_update", grad_dot * old + grad_sq * new
-            yield "update_sq", memory_sq * old**2 + grad_dot * (2.0 * old * new) + grad_sq * new**2
-        elif moves:
+        remembers = "grad_dot_memory" in wanted or (weights is not None and weights[0] != 0.0)
+        parts = ["grad"] if moves or "grad_sq" in wanted or remembers else []
+        parts += ["memory"] if remembers and "memory" in pack else []
+        parts += ["param"] if "param_sq" in wanted else []
+        by_hand = moves and weights is None
+        pack.load([*parts, *STATES[self.kind]] if by_hand else parts)
+        factor, rows, products = 1.0, [pack[name] for name in parts], {}
+        if "memory" in parts:
+            products["grad_dot_memory"] = torch.dot(pack["grad"], pack["memory"])
+        if by_hand:
             update, factor = update_of(self.kind, pack)
-            yield "grad_dot_update", torch.dot(grad, update) * factor
-            yield "update_sq", _square(update) * factor**2
+            products["grad_dot_update"] = torch.dot(pack["grad"], update)
+            parts, rows = [*parts, "update"], [*rows, update]
+        norms = zip(parts, torch._foreach_norm(rows), strict=True)
+        return Part(pack.first.row, pack.weight, weights, factor, {**dict(norms), **products})
 
     def _weights(self, pack: Pack) -> tuple[float, float] | None:
         """Return (a, b) where u = a · memory + b · g, whose measures then need no further pass, else None."""
         if self.kind == "unknown":
-            return 0.0, pack.ratio
+            return 0.0, pack.first.ratio
         if self.kind != "sgd" or pack.group["weight_decay"] or pack.group["maximize"]:
             return None
         old, new = sgd_weights(pack)
-        return pack.ratio * old, pack.ratio * new
+        return pack.first.ratio * old, pack.first.ratio * new
 
     @torch.no_grad()
     def updates(self, momentum: float | None = None) -> list[tuple[Tensor, Tensor]]:
         """Return (parameter, u), u in the parameter's shape and float32 or better, for all that have a gradient."""
         slots = self.slots(momentum)
         rows: dict[int, Tensor] = {}
-        for pack in packs(slots, STATES[self.kind]):
+        for pack in packs(slots):
             (update, factor), at = update_of(self.kind, pack), 0
-            for slot, start, stop in pack.slices:
+            for slot, start, stop, _ in pack.pieces:
                 row = rows.setdefault(id(slot), update.new_empty(flat_size(slot.grad)))
                 torch.mul(update[at : at + stop - start], factor, out=row[start:stop])
                 at += stop - start
@@ -157,15 +186,18 @@ def gradient_of(param: Tensor) -> Tensor | None:
     return param.grad.detach().to_dense() if param.grad.is_sparse else param.grad.detach()
 
 
-def _square(row: Tensor) -> Tensor:
-    """Return the squared norm; the norm is the fastest of the reductions."""
-    norm: Tensor = torch.linalg.vector_norm(row)
-    return norm.square()
-
-
-def flat_size(tensor: Tensor) -> int:
-    """Return how many real numbers a tensor holds."""
-    return tensor.numel() * (2 if tensor.is_complex() else 1)
+def _fetched(parts: list[dict[str, Tensor]]) -> list[dict[str, float]]:
+    """Return the scalars as numbers; all of a device come at once."""
+    waiting: dict[torch.device, list[tuple[int, str, Tensor]]] = {}
+    for number, scalars in enumerate(parts):
+        for name, scalar in scalars.items():
+            waiting.setdefault(scalar.device, []).append((number, name, scalar))
+    found: list[dict[str, float]] = [{} for _ in parts]
+    for entries in waiting.values():
+        values = torch.stack([scalar for _, _, scalar in entries]).tolist()
+        for (number, name, _), value in zip(entries, values, strict=True):
+            found[number][name] = value
+    return found
 
 
 def _shaped(row: Tensor, param: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from lrcontrol.controller_measures import gradient_of
-from lrcontrol.controller_updates import flat
+from lrcontrol.controller_packs import flat, floating
 from lrcontrol.envs.errors import InputError
 
 Closure: TypeAlias = Callable[[], SupportsFloat]
@@ -34,7 +34,7 @@ def loss_value(loss: object, device: torch.device) -> float:
     value = loss.detach() if isinstance(loss, Tensor) else loss
     try:
         if isinstance(value, Tensor) and value.numel() == 1:
-            value = value.double().item()
+            value = value.item()
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, RuntimeError):
         kind = f"tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
@@ -113,7 +113,7 @@ def _descent(pairs: list[tuple[Tensor, Tensor]]) -> float:
     for param, update in pairs:
         grad = gradient_of(param)
         if grad is not None:
-            total += float(torch.linalg.vecdot(flat(grad), flat(update)))
+            total += float(torch.linalg.vecdot(floating(flat(grad)), floating(flat(update))))
     return total
 
 

@@ -140,5 +140,5 @@ def replay_schedule(optimizer: Optimizer, path: str | Path) -> LambdaLR:
     rates = read_schedule(path)["lr"]
     if not rates:
         raise InputError(f"the schedule {str(path)!r} holds no steps")
-    start = Rates(optimizer).lr
+    start = float(Rates(optimizer).lr0[0])
     return LambdaLR(optimizer, lambda step: rates[min(step, len(rates) - 1)] / start)

@@ -41,7 +41,7 @@ AGENTS = {
     "learned": lambda: "learned",
     "trained, interval 1": lambda: trained(1),
     "trained, interval 10": lambda: trained(10),
-    "trained, sample 100k": lambda: trained(1),
+    "trained, sampled": lambda: trained(1),
     "bandit": lambda: "bandit:highest=1e-6",
     "hillclimb": lambda: "hillclimb",
     "hillclimb:every=10": lambda: "hillclimb:every=10",
@@ -58,8 +58,9 @@ class Loop:
         arguments = {"lr": 1e-5} if optimizer == "adamw" else {"lr": 1e-5, "momentum": 0.9, "dampening": 0.9}
         make = torch.optim.AdamW if optimizer == "adamw" else torch.optim.SGD
         self.optimizer = make(self.model.parameters(), **arguments)
-        sample = 100_000 if agent is not None and ("sample" in agent or agent == "learned") else None
-        self.controller = agent and LRController(self.optimizer, AGENTS[agent](), total_steps=10**6, sample=sample)
+        limits = {"max_lr": 1e-5}  # the data are noise, and a run that diverges decides nothing
+        limits |= {} if agent is None or "sample" in agent or agent == "learned" else {"sample": None}
+        self.controller = agent and LRController(self.optimizer, AGENTS[agent](), total_steps=10**6, **limits)
         self.x, self.y = torch.randn(batch, sizes[0]), torch.randint(10, (batch,))
 
     def step(self):

@@ -30,7 +30,7 @@ def test_a_loss_that_is_no_number_changes_nothing_and_is_recorded_once():
     with pytest.warns(UserWarning, match="the loss is nan at step 5"):
         controller.step(math.nan)
     controller.step(math.inf)
-    assert controller.lr == before["memory"]["lr"]
+    assert [controller.lr] == before["memory"]["lr"]
     assert controller.state_dict()["memory"] | {"agent": 0} == before["memory"] | {"agent": 0}
     assert [(event["step"], event["kind"]) for event in controller.events] == [(5, "not finite"), (6, "not finite")]
 
