@@ -27,7 +27,7 @@ from lrcontrol.controller_state import Memory, check_match, describe
 from lrcontrol.envs.errors import InputError
 from lrcontrol.envs.schedules import Schedule
 
-FORMAT = 1
+FORMAT = 2
 NUMBERS = ("step_count", "next_decision", "forward_passes", "scale")
 STARTS = ("lr0", "momentum0")
 

@@ -115,8 +115,8 @@ def test_free_runs_of_environment_and_plain_loop_are_alike_for_200_steps(case, o
     np.testing.assert_allclose(actions, done, rtol=0.0, atol=1e-5)
     for name in ("loss", "lr", "momentum"):
         np.testing.assert_allclose(record[name], trace[name][:, 0], rtol=1e-5, atol=1e-9, err_msg=name)
-    # A slope is a difference of two losses over log f: float32's 1e-7 of the losses is 1e-5 of it where f = 1.01.
-    slack = 1e-4 if case == "hillclimb" else 1e-5
+    # A slope is a difference of two losses over log f: where f = 1.01, 2e-7 of the losses (found) is 2e-5 of it.
+    slack = 5e-5 if case == "hillclimb" else 1e-5
     np.testing.assert_allclose(observations, seen, rtol=slack, atol=slack)
 
 
