@@ -13,18 +13,20 @@ from lrcontrol.agents.trained import TrainedAgent
 
 # The least-squares line through the actions of ``learned`` on tasks it was trained on, rounded; it is printed by
 # experiments/learned/figures.py. Read: the step relative to the parameters is driven towards a length that grows with
-# the agreement of gradients and with the budget left, and shrinks when the loss is above its best or rising.
-BIAS = -1.87
+# the agreement of gradients and with the budget left, and shrinks when the loss is above its best or rising; the
+# further the rate has come from where it began, the less of that.
+BIAS = -2.16
 WEIGHTS = {
-    "loss_change": 0.09,
-    "loss_vs_fast": 0.28,
-    "fast_vs_slow": -0.45,
-    "fast_vs_best": -1.03,
-    "fast_vs_first": 0.20,
-    "grad_cosine": 0.31,
-    "predicted_decrease": 0.10,
-    "relative_step": -1.17,
-    "budget_left": 0.37,
+    "loss_change": 0.03,
+    "loss_vs_fast": 0.68,
+    "fast_vs_slow": -0.55,
+    "fast_vs_best": -1.13,
+    "fast_vs_first": 0.10,
+    "grad_cosine": 0.54,
+    "predicted_decrease": 0.05,
+    "relative_step": -1.30,
+    "log_level": -0.69,
+    "budget_left": 0.40,
 }
 
 

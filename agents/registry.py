@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lrcontrol.agents.bandit import Bandit
 from lrcontrol.agents.base import Agent, PolicyPredictor
+from lrcontrol.agents.blind import blind
 from lrcontrol.agents.distilled import distilled
 from lrcontrol.agents.hillclimb import HillClimb
 from lrcontrol.agents.learned import learned
@@ -28,6 +29,7 @@ AGENTS: dict[str, Callable[..., Agent]] = {
     "random": RandomWalk,
     "learned": learned,
     "distilled": distilled,
+    "blind": blind,
 }
 
 

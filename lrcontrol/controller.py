@@ -20,7 +20,7 @@ from lrcontrol.controller_decider import Decider
 from lrcontrol.controller_decisions import Budget, find_agent, make_settings
 from lrcontrol.controller_guard import Guard
 from lrcontrol.controller_probe import Closure, loss_value
-from lrcontrol.controller_rates import Rates, check_groups
+from lrcontrol.controller_rates import Rates
 from lrcontrol.controller_record import Record, save_schedule
 from lrcontrol.controller_safety import Rollback
 from lrcontrol.controller_state import Memory, check_match, describe
@@ -79,7 +79,7 @@ class LRController(ReduceLROnPlateau):
     def __init__(
         self,
         optimizer: Optimizer,
-        agent: str | Path | Agent | PolicyPredictor = "hillclimb",
+        agent: str | Path | Agent | PolicyPredictor = "learned",
         *,
         hyperparameters: Sequence[str] | None = None,
         interval: int | None = None,
@@ -92,14 +92,13 @@ class LRController(ReduceLROnPlateau):
         sample: int | None = 20_000,
         per_group: bool = False,
     ) -> None:
-        check_groups(optimizer)
+        if sample is not None and sample < 1:
+            raise InputError(f"sample {sample} is not positive: give a number of parameters, or None for all")
+        rates = Rates(optimizer, per_group)
         super().__init__(optimizer)
         self.agent = find_agent(agent, hyperparameters)
         schedule = Schedule(base_schedule) if isinstance(base_schedule, str) else base_schedule
         settings = make_settings(self.agent, interval, total_steps, min_lr, max_lr, schedule)
-        if sample is not None and sample < 1:
-            raise InputError(f"sample {sample} is not positive: give a number of parameters, or None for all")
-        rates = Rates(optimizer, per_group)
         if "momentum" in settings.hyperparameters and not rates.has_momentum:
             raise InputError(
                 f"agent {self.agent.name!r} moves the momentum, and {type(optimizer).__name__} has neither "

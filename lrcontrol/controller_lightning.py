@@ -34,7 +34,7 @@ class LightningController(Callback):
         controller: the ``LRController``, from the start of training on.
     """
 
-    def __init__(self, agent: Any = "hillclimb", *, log: bool = True, **arguments: Any) -> None:
+    def __init__(self, agent: Any = "learned", *, log: bool = True, **arguments: Any) -> None:
         self.agent, self.log, self.arguments = agent, log, arguments
         self.controller: LRController | None = None
         self._waiting: dict[str, Any] | None = None

@@ -97,7 +97,7 @@ class ControllerCallback(TrainerCallback):
         self._log(logs, *args, **kwargs)
 
 
-def control_trainer(trainer: Any, agent: Any = "hillclimb", **arguments: Any) -> LRController:
+def control_trainer(trainer: Any, agent: Any = "learned", **arguments: Any) -> LRController:
     """Put a controller on a ``Trainer``, before ``trainer.train()``, and return it.
 
     The rate starts at ``args.learning_rate``; ``args.lr_scheduler_type`` has no effect any more (``base_schedule`` is

@@ -45,15 +45,16 @@ class EvaluateOptions:
     quadratic:conditioning=100,noise=0.1; or your own, a Task in a file: path/to/file.py:name."""
 
     agents: tuple[str, ...] = DEFAULT_AGENTS
-    """Who controls the rate, as name:key=value,…: learned; distilled; constant; schedule with kind (warm-up, cosine,
-    linear, one-cycle, step, inverse-sqrt, wsd), warmup, end, gamma, start, decay; plateau and greedy with factor,
-    patience, threshold, window, every; hillclimb with factor, every, probe, momentum; bandit with policy, arms, every,
-    momentum and more; random, which moves the rate by chance, with factor, every, seed; the folder of a trained agent.
-    Or who runs its own training: the optimizers dog, cocob, prodigy, dadapt-sgd, dadapt-adam, schedulefree-sgd,
-    schedulefree-adamw, adamw, nadamw, hypergradient-sgd and hypergradient-adam (these two with additive), sps (Polyak
-    steps) and armijo (a line search), all but cocob with knob; random-search, the best of trials runs with rates by
-    chance, with trials, kind, low, high; pbt, population based training, with population, every, low, high; replay,
-    another agent's mean schedule followed blindly, with of, as in replay:of=hillclimb:factor=2."""
+    """Who controls the rate, as name:key=value,…: learned; distilled; blind; constant; schedule with kind (warm-up,
+    cosine, linear, one-cycle, step, inverse-sqrt, wsd), warmup, end, gamma, start, decay; plateau and greedy with
+    factor, patience, threshold, window, every; hillclimb with factor, every, probe, momentum; bandit with policy,
+    arms, every, momentum and more; random, which moves the rate by chance, with factor, every, seed; the folder of a
+    trained agent. Or who runs its own training: the optimizers dog, cocob, prodigy, dadapt-sgd, dadapt-adam,
+    schedulefree-sgd, schedulefree-adamw, adamw, nadamw, hypergradient-sgd and hypergradient-adam (these two with
+    additive), sps (Polyak steps) and armijo (a line search), all but cocob with knob; random-search, the best of
+    trials runs with rates by chance, with trials, kind, low, high; pbt, population based training, with population,
+    every, low, high; replay, another agent's mean schedule followed blindly, with of, as in
+    replay:of=hillclimb:factor=2."""
 
     lr0: Annotated[tuple[float, ...] | None, tyro.conf.arg(metavar="V [V ...]")] = None
     """Initial learning rates, one or more. Default: a grid of half-decades over the task's range."""

@@ -18,8 +18,8 @@ import tyro
 
 import lrcontrol
 from experiments.tables import write
-from lrcontrol.study import lr0_grid
 from lrcontrol.statistics import paired_difference
+from lrcontrol.study import lr0_grid
 
 HERE = Path(__file__).parent
 DECADES, HALVES = lr0_grid(1e-6, 10.0, 8), lr0_grid(1e-6, 10.0, 15)
@@ -66,7 +66,8 @@ def plan(task: str, optimizer: str, agent: str) -> dict[str, list[float]]:
     """Return the initial rates of every agent on a task."""
     grid = TASKS[task][1]
     agents = {agent: ENDS, f"schedule:kind=one-cycle,start={STARTS[optimizer]:g}": ENDS[:1]}
-    agents |= {"distilled": ENDS[:1], "constant": grid, "schedule:kind=one-cycle": grid}
+    agents |= dict.fromkeys(("distilled", "blind", f"replay:of={agent}"), ENDS[:1])
+    agents |= {"constant": grid, "schedule:kind=one-cycle": grid}
     if task in ("mnist-mlp", "fashion-mnist-deep"):
         agents |= dict.fromkeys(CLIMBERS, DECADES)
     return agents | dict.fromkeys(RIVALS, ENDS[:1])

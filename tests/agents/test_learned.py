@@ -27,10 +27,10 @@ def test_it_does_not_look_at_the_initial_rate_and_ends_below_the_best_constant(o
 
 
 @needs_mnist
-def test_on_mnist_it_comes_near_the_best_constant_rate():
-    """That ends at 0.12, ten runs of the agent at 0.124 (experiments/learned)."""
+def test_on_mnist_it_ends_below_what_schedules_reach_when_they_are_tuned():
+    """The best constant rate ends at 0.120, one-cycle at 0.109, the agent at 0.104 (experiments/learned)."""
     results = lrcontrol.evaluate("mnist-mlp", ["learned"], lr0=[1e-7], runs=2, optimizer="adamw")
-    assert results.by_start("learned").mean() <= 0.135
+    assert results.by_start("learned").mean() <= 0.109
 
 
 def test_it_comes_as_weights_and_json_alone_and_is_small():

@@ -198,7 +198,7 @@ def test_what_is_no_one_number_is_refused(loss):
 
 def test_it_is_a_scheduler_that_does_nothing_without_a_loss():
     _, opt = small()
-    controller = LRController(opt)
+    controller = LRController(opt, "hillclimb")
     assert isinstance(controller, ReduceLROnPlateau)
     assert isinstance(controller, LRScheduler)
     controller.step()
@@ -559,7 +559,7 @@ def test_groups_without_a_rate_are_named_with_their_optimizer():
 def test_arguments_that_cannot_be_used_are_named(arguments, complaint):
     _, opt = small()
     with pytest.raises(InputError, match=complaint):
-        LRController(opt, **arguments)
+        LRController(opt, **{"agent": "hillclimb"} | arguments)
 
 
 def test_a_momentum_that_is_not_there_is_named():
@@ -571,7 +571,7 @@ def test_a_momentum_that_is_not_there_is_named():
 def test_a_probing_agent_without_a_closure_is_told_the_way_out():
     _, opt = small()
     with pytest.raises(InputError, match=r"controller\.step\(loss, closure=closure\)"):
-        LRController(opt).step(1.0)
+        LRController(opt, "hillclimb").step(1.0)
 
 
 def test_stable_baselines3_is_not_needed_to_apply_a_trained_agent(tmp_path):
