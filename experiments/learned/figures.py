@@ -106,9 +106,9 @@ def actions() -> None:
     middle = observations(agent)
     figure, panels = plt.subplots(1, 3, figsize=(10.5, 3.2), layout="constrained", sharey=True)
     ranges: dict[str, tuple[float, float]] = {
-        "grad_cosine": (-0.5, 0.9),
+        "log_level": (-1.0, 1.5),
         "fast_vs_slow": (-1.0, 0.6),
-        "budget_left": (0.0, 1.0),
+        "grad_cosine": (-0.5, 0.9),
     }
     for panel, (name, (low, high)) in zip(panels, ranges.items(), strict=True):
         x, y = np.linspace(low, high, 60), np.linspace(-4.5, 0.5, 60)
@@ -118,7 +118,7 @@ def actions() -> None:
         image = panel.pcolormesh(x, y, drawn, cmap="RdBu_r", vmin=-1, vmax=1)
         panel.set(xlabel=name)
     panels[0].set_ylabel("relative_step, log10(lr ‖u‖ / ‖θ‖)")
-    figure.colorbar(image, ax=panels, label="action: the rate times 2 to the power of it")
+    figure.colorbar(image, ax=panels, label="action, log2 of the multiplier")
     figure.savefig(HERE / "actions.png", dpi=120)
 
 

@@ -4,7 +4,7 @@
     python -m experiments.learned.heldout --tasks mnist-mlp
 
 Each agent on each task and optimizer is a result folder below ``results/learned/heldout``; what is there is not done
-again. The tables are written from all that is there.
+again. The tables are written from all that is there: heldout.csv task by task, overall.csv over the tasks.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import tyro
 
 import lrcontrol
 from experiments.tables import write
+from lrcontrol.aggregates import mean_over_tasks, middle_mean
 from lrcontrol.statistics import paired_difference
 from lrcontrol.study import lr0_grid
 
@@ -90,44 +91,78 @@ def results_of(task: str, optimizer: str, agent: str, rates: list[float], option
     return lrcontrol.Results.load(out)
 
 
-def compare(task: str, optimizer: str, options: Options) -> list[dict[str, Any]]:
-    """Return a row for each agent: loss at its best and worst start, and the learned agent's over it, paired by run."""
-    rates = plan(task, optimizer, options.agent)
-    found = {
+def found(task: str, optimizer: str, options: Options) -> dict[str, lrcontrol.Results]:
+    """Return the results on a task of all agents that are there."""
+    there = {
         name: results_of(task, optimizer, name, where, options)
-        for name, where in rates.items()
+        for name, where in plan(task, optimizer, options.agent).items()
         if not options.agents or name in options.agents
     }
+    return {name: results for name, results in there.items() if results is not None}
+
+
+def at_best(results: lrcontrol.Results, measure: str = "train_loss") -> np.ndarray:
+    """Return the runs (R,) from the initial rate where the mean training loss is lowest."""
+    agent = results.agents[0]
+    best = results.by_start(agent).mean(axis=1).argmin()
+    return np.asarray(results.by_start(agent, measure)[best])
+
+
+def compare(task: str, optimizer: str, results: dict[str, lrcontrol.Results], options: Options) -> list[dict[str, Any]]:
+    """Return a row for each agent: loss at its best and worst start, and the learned agent's over it, paired by run."""
+    rates = plan(task, optimizer, options.agent)
     rows = []
-    for name, results in found.items():
-        if results is None:
-            continue
-        agent = results.agents[0]
-        losses = results.by_start(agent)
+    for name, its in results.items():
+        losses = its.by_start(its.agents[0])
         means = losses.mean(axis=1)
-        best = means.argmin()
         row: dict[str, Any] = {"task": task, "optimizer": optimizer, "agent": name, "runs": losses.shape[1]}
-        row |= {"best_start": rates[name][best] if len(means) > 2 else "any"}
+        row |= {"best_start": rates[name][means.argmin()] if len(means) > 2 else "any"}
         row |= {"train": means.min(), "worst_start": means.max(), "worst_run": losses.max()}
-        row["test"] = results.by_start(agent, "test_loss")[best].mean()
-        row["test_accuracy"] = results.by_start(agent, "test_accuracy")[best].mean()
-        row["diverged"] = sum(run["diverged"] for run in results.runs.to_pylist())
-        mine = found.get(options.agent)
-        if mine is not None and name != options.agent:
+        row |= {name: at_best(its, name).mean() for name in ("test_loss", "test_accuracy")}
+        row["diverged"] = sum(run["diverged"] for run in its.runs.to_pylist())
+        if name != options.agent and options.agent in results:
             for measure in ("train_loss", "test_loss"):
-                ours = np.log(mine.by_start(mine.agents[0], measure)).mean(axis=0)
-                ratio = np.exp(paired_difference(ours, np.log(results.by_start(agent, measure)[best])))
+                ours, theirs = np.log(at_best(results[options.agent], measure)), np.log(at_best(its, measure))
+                ratio = np.exp(paired_difference(ours, theirs))
                 row |= dict(zip((f"{measure}_ratio", f"{measure}_low", f"{measure}_high"), ratio, strict=True))
-        rows.append({k: float(f"{v:.4g}") if isinstance(v, float) else v for k, v in row.items()})
+        rows.append(short(row))
     return rows
 
 
+def over_all(optimizer: str, results: dict[str, dict[str, lrcontrol.Results]], agent: str) -> list[dict[str, Any]]:
+    """Return for each other agent the mean of the learned agent's loss over its, on the same task and run.
+
+    Interquartile over the runs of all tasks together, and geometric with all tasks weighing alike.
+    """
+    rows = []
+    for other in dict.fromkeys(name for there in results.values() for name in there if name != agent):
+        shared = [there for there in results.values() if {agent, other} <= set(there)]
+        row: dict[str, Any] = {"optimizer": optimizer, "agent": other, "tasks": len(shared)}
+        for measure in ("train_loss", "test_loss") if shared else ():
+            ratios = [at_best(there[agent], measure) / at_best(there[other], measure) for there in shared]
+            middle = middle_mean([values[None] for values in ratios])
+            alike = np.exp(mean_over_tasks([np.log(values)[None] for values in ratios]))
+            for name, ratio in ((measure, middle), (f"{measure}_tasks", alike)):
+                row |= dict(zip((name, f"{name}_low", f"{name}_high"), map(float, ratio), strict=True))
+        rows.append(short(row))
+    return rows
+
+
+def short(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row with four digits."""
+    return {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in row.items()}
+
+
 def main(options: Options) -> int:
-    """Run what is missing and write heldout.csv."""
-    rows = [
-        row for task in options.tasks for optimizer in options.optimizers for row in compare(task, optimizer, options)
-    ]
+    """Run what is missing and write heldout.csv and overall.csv."""
+    rows, summary = [], []
+    for optimizer in options.optimizers:
+        results = {task: found(task, optimizer, options) for task in options.tasks}
+        for task, there in results.items():
+            rows += compare(task, optimizer, there, options)
+        summary += over_all(optimizer, results, options.agent)
     write(HERE / "heldout.csv", rows)
+    write(HERE / "overall.csv", summary)
     return 0
 
 
