@@ -28,6 +28,11 @@ def describe(results: lrcontrol.Results, agent: str, rival: str = "constant") ->
         row |= {"log_gain": logs.mean, "log_gain_low": logs.low, "log_gain_high": logs.high}
     rates = sorted(set(results.summary["lr0"].to_pylist()))
     row |= {f"{rate:g}": mean for rate, mean in zip(rates, means, strict=True)}
+    return rounded(row)
+
+
+def rounded(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row with four digits."""
     return {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in row.items()}
 
 

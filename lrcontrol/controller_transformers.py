@@ -100,9 +100,10 @@ class ControllerCallback(TrainerCallback):
 def control_trainer(trainer: Any, agent: Any = "learned", **arguments: Any) -> LRController:
     """Put a controller on a ``Trainer``, before ``trainer.train()``, and return it.
 
-    The rate starts at ``args.learning_rate``; ``args.lr_scheduler_type`` has no effect any more (``base_schedule`` is
-    for warm-ups). Checkpoints hold the controller, and ``resume_from_checkpoint`` goes on with it. A probing agent
-    repeats ``compute_loss`` on the minibatches of the step, without gradients.
+    The rate starts at ``args.learning_rate``, which ``learned`` does not look at; ``args.lr_scheduler_type`` has no
+    effect any more (``base_schedule`` is for warm-ups). Checkpoints hold the controller, and
+    ``resume_from_checkpoint`` goes on with it. A probing agent repeats ``compute_loss`` on the minibatches of the step,
+    without gradients.
 
     Args:
         trainer: a ``transformers.Trainer``, with its optimizer or without one yet, and without a scheduler.

@@ -18,7 +18,7 @@ import numpy as np
 import tyro
 
 import lrcontrol
-from experiments.tables import write
+from experiments.tables import rounded, write
 from lrcontrol.agents.learned import FOLDER as LEARNED_FOLDER
 from lrcontrol.agents.trained import TrainedAgent
 from lrcontrol.backends import Pool
@@ -210,11 +210,6 @@ def core_seconds(folder: Path, agent: str | None = None) -> float:
     cells = [event for event in map(json.loads, lines) if event["event"] == "cell" and not event["error"]]
     last = {tuple(event[name] for name in names): event for event in cells if agent in (None, event["agent"])}
     return float(sum(event["seconds"] for event in last.values()))
-
-
-def rounded(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row with four digits."""
-    return {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in row.items()}
 
 
 def published(options: Options) -> list[dict[str, Any]]:

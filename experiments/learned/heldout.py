@@ -17,7 +17,7 @@ import numpy as np
 import tyro
 
 import lrcontrol
-from experiments.tables import write
+from experiments.tables import rounded, write
 from lrcontrol.aggregates import mean_over_tasks, middle_mean
 from lrcontrol.statistics import paired_difference
 from lrcontrol.study import lr0_grid
@@ -118,14 +118,14 @@ def compare(task: str, optimizer: str, results: dict[str, lrcontrol.Results], op
         row: dict[str, Any] = {"task": task, "optimizer": optimizer, "agent": name, "runs": losses.shape[1]}
         row |= {"best_start": rates[name][means.argmin()] if len(means) > 2 else "any"}
         row |= {"train": means.min(), "worst_start": means.max(), "worst_run": losses.max()}
-        row |= {name: at_best(its, name).mean() for name in ("test_loss", "test_accuracy")}
+        row |= {measure: at_best(its, measure).mean() for measure in ("test_loss", "test_accuracy")}
         row["diverged"] = sum(run["diverged"] for run in its.runs.to_pylist())
         if name != options.agent and options.agent in results:
             for measure in ("train_loss", "test_loss"):
                 ours, theirs = np.log(at_best(results[options.agent], measure)), np.log(at_best(its, measure))
                 ratio = np.exp(paired_difference(ours, theirs))
                 row |= dict(zip((f"{measure}_ratio", f"{measure}_low", f"{measure}_high"), ratio, strict=True))
-        rows.append(short(row))
+        rows.append(rounded(row))
     return rows
 
 
@@ -144,13 +144,8 @@ def over_all(optimizer: str, results: dict[str, dict[str, lrcontrol.Results]], a
             alike = np.exp(mean_over_tasks([np.log(values)[None] for values in ratios]))
             for name, ratio in ((measure, middle), (f"{measure}_tasks", alike)):
                 row |= dict(zip((name, f"{name}_low", f"{name}_high"), map(float, ratio), strict=True))
-        rows.append(short(row))
+        rows.append(rounded(row))
     return rows
-
-
-def short(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row with four digits."""
-    return {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in row.items()}
 
 
 def main(options: Options) -> int:

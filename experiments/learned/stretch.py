@@ -15,7 +15,7 @@ import torch
 import tyro
 
 import lrcontrol
-from experiments.tables import write
+from experiments.tables import rounded, write
 from lrcontrol.envs import mlp
 from lrcontrol.statistics import paired_difference
 from lrcontrol.study import lr0_grid
@@ -79,7 +79,7 @@ def main(options: Options) -> int:
                 ratio = np.exp(paired_difference(np.log(losses), np.log(theirs[best])))
                 row |= {name: theirs[best].mean(), f"{name}_lr0": grid[best]}
                 row |= dict(zip((f"{name}_ratio", f"{name}_low", f"{name}_high"), ratio, strict=True))
-            rows.append({key: float(f"{v:.4g}") if isinstance(v, float) else v for key, v in row.items()})
+            rows.append(rounded(row))
             print(case, optimizer, flush=True)
     write(options.out, rows)
     return 0
