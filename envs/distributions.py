@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from lrcontrol.envs import random_digits, random_synthetic
+from lrcontrol.envs import random_deep, random_digits, random_images, random_quadratic, random_synthetic
 from lrcontrol.envs.errors import InputError
 from lrcontrol.envs.registry import make_task
 from lrcontrol.envs.task import Task
@@ -74,6 +74,9 @@ class Mixture:
 DISTRIBUTIONS: dict[str, Callable[[int, bool], Task]] = {
     "random-digits": random_digits.random_digits,
     "random-synthetic": random_synthetic.random_synthetic,
+    "random-deep": random_deep.random_deep,
+    "random-images": random_images.random_images,
+    "random-quadratic": random_quadratic.random_quadratic,
 }
 
 

@@ -114,6 +114,13 @@ FEATURES: dict[str, Feature] = {
         lambda now, past: _log10(now.lr * now.measures["grad_dot_update"] / np.maximum(now.loss, TINY)),
         ("grad_dot_update",),
     ),
+    "possible_decrease": Feature(
+        "log10(lr ‖g‖ ‖u‖ / L): what the loss would fall by, next to itself, were u to point straight down",
+        lambda now, past: _log10(
+            now.lr * np.sqrt(now.measures["grad_sq"] * now.measures["update_sq"]) / np.maximum(now.loss, TINY)
+        ),
+        ("grad_sq", "update_sq"),
+    ),
     "relative_step": Feature(
         "log10(lr ‖u‖ / ‖θ‖)",
         lambda now, past: _log10(now.lr * np.sqrt(now.measures["update_sq"] / now.measures["param_sq"])),

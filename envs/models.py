@@ -11,12 +11,16 @@ from torch import nn
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU, "gelu": nn.GELU}
 
 
-def mlp(*sizes: int, activation: str = "tanh") -> nn.Sequential:
-    """Return fully connected layers of the given sizes, input first, with the activation between them."""
+def mlp(*sizes: int, activation: str = "tanh", normalised: bool = False) -> nn.Sequential:
+    """Return fully connected layers of the given sizes, input first, with the activation between them.
+
+    Where they are to be normalised, a layer norm stands before each activation.
+    """
     layers: list[nn.Module] = []
     for inputs, outputs in itertools.pairwise(sizes):
-        layers += [nn.Linear(inputs, outputs), ACTIVATIONS[activation]()]
-    return nn.Sequential(*layers[:-1])
+        norms = [nn.LayerNorm(outputs)] if normalised else []
+        layers += [nn.Linear(inputs, outputs), *norms, ACTIVATIONS[activation]()]
+    return nn.Sequential(*layers[: -2 if normalised else -1])
 
 
 def scaled(build: Callable[[], nn.Module], gain: float) -> nn.Module:

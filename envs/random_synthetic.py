@@ -73,7 +73,7 @@ def _normal(random: Generator, *shape: int) -> Tensor:
     return torch.from_numpy(random.standard_normal(shape, dtype=np.float32))
 
 
-def _clusters(random: Generator) -> tuple[Data, tuple[int, ...]]:
+def clusters(random: Generator) -> tuple[Data, tuple[int, ...]]:
     """Return rows around two to four centres for each class, up to a fifth of the labels drawn anew."""
     classes, dimension = int(random.integers(2, 13)), round(log_uniform(random, 4, 64))
     centres = classes * int(random.integers(2, 5))
@@ -89,7 +89,7 @@ def _clusters(random: Generator) -> tuple[Data, tuple[int, ...]]:
     return (inputs, labels), _widths(random, int(random.integers(0, 4)))
 
 
-def _functions(random: Generator) -> tuple[Data, tuple[int, ...]]:
+def functions(random: Generator) -> tuple[Data, tuple[int, ...]]:
     """Return what a random network makes of normal inputs, standardised, with noise of 5 to 50 % of its size."""
     dimension, outputs = round(log_uniform(random, 2, 64)), round(log_uniform(random, 1, 16))
     hidden, rows = round(log_uniform(random, 4, 64)), _rows(random)
@@ -141,8 +141,8 @@ def _bottleneck(random: Generator) -> tuple[Data, tuple[int, ...]]:
 
 
 KINDS: dict[str, Callable[[Generator], tuple[Data, Any]]] = {
-    "clusters": _clusters,
-    "functions": _functions,
+    "clusters": clusters,
+    "functions": functions,
     "tokens": _tokens,
     "bottleneck": _bottleneck,
     "sentences": _sentences,

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lrcontrol.envs import digits, images, quadratic, random_digits, random_synthetic, text
+from lrcontrol.envs import (
+    digits,
+    images,
+    quadratic,
+    random_deep,
+    random_digits,
+    random_images,
+    random_quadratic,
+    random_synthetic,
+    text,
+)
 from lrcontrol.envs.spec import build
 from lrcontrol.envs.task import Task
 
@@ -20,6 +30,9 @@ TASKS: dict[str, Callable[..., Task]] = {
     "shakespeare-gpt": text.shakespeare_gpt,
     "random-digits": random_digits.random_digits,
     "random-synthetic": random_synthetic.random_synthetic,
+    "random-deep": random_deep.random_deep,
+    "random-images": random_images.random_images,
+    "random-quadratic": random_quadratic.random_quadratic,
 }
 
 

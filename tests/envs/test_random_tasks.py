@@ -1,0 +1,79 @@
+"""The distributions beyond digits and made-up data: convolutions, quadratics, and networks of many layers."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import lrcontrol
+from lrcontrol.envs import InputError
+from lrcontrol.envs.random_deep import random_deep
+from lrcontrol.envs.random_images import Patches, random_images
+from lrcontrol.envs.random_quadratic import Line, random_quadratic
+from lrcontrol.envs.seeding import build_module
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(2, 1), (3, 1), (3, 2)])
+def test_patches_are_a_convolution(kernel, stride):
+    torch.manual_seed(0)
+    layer, x = Patches(5, 7, kernel, stride), torch.randn(4, 5, 8, 8)
+    weight = layer.linear.weight.view(7, 5, kernel, kernel)
+    torch.testing.assert_close(layer(x), F.conv2d(x, weight, layer.linear.bias, stride))
+
+
+def test_random_images_are_digits_under_every_kind_of_small_convolutional_network():
+    tasks = [random_images(index) for index in range(60)]
+    modules = [list(build_module(task.model, 0).layers) for task in tasks]
+    assert {sum(isinstance(part, Patches) for part in module) for module in modules} == {1, 2}
+    assert {sum(isinstance(part, nn.Linear) for part in module) for module in modules} == {1, 2}
+    kinds = {type(part) for module in modules for part in module}
+    assert kinds == {Patches, nn.ReLU, nn.ELU, nn.GELU, nn.Tanh, nn.MaxPool2d, nn.Flatten, nn.Linear}
+    for task in tasks:
+        images, labels = task.train
+        assert images.shape[1:] == (1, 8, 8)
+        assert 1024 <= len(images) == len(labels) <= 16384
+        assert 8 <= task.batch_size <= 64
+        assert 80 <= task.steps <= 300
+
+
+def test_random_deep_networks_have_many_layers_and_half_of_them_norms():
+    tasks = [random_deep(index) for index in range(60)]
+    modules = [build_module(task.model, 0) for task in tasks]
+    layers = [[part for part in module if isinstance(part, nn.Linear)] for module in modules]
+    hidden = [len(found) - 1 for found in layers]
+    assert (min(hidden), max(hidden)) == (4, 12)
+    assert all(12 <= found[0].out_features <= 48 for found in layers)
+    norms = [sum(isinstance(part, nn.LayerNorm) for part in module) for module in modules]
+    assert all(count in (0, of) for count, of in zip(norms, hidden, strict=True))
+    assert 15 < sum(count > 0 for count in norms) < 45
+    assert not any(isinstance(module[-1], nn.LayerNorm) for module in modules)
+
+
+def test_random_quadratic_is_one_of_a_power_law_spectrum():
+    for index in range(20):
+        task = random_quadratic(index)
+        inputs, targets = task.train
+        theta = build_module(task.model, 0).theta
+        dimension = len(theta)
+        assert 4 <= dimension <= 128
+        values = np.linalg.eigvalsh(np.cov(inputs.numpy().T))[::-1]
+        slope = np.polyfit(np.log(np.arange(1, dimension + 1)), np.log(values), 1)[0]
+        assert -2.6 < slope < 0.01  # eigenvalues of a sample spread a little more than those they are drawn from
+        best = torch.linalg.lstsq(inputs, targets).solution
+        gap = (inputs @ (theta.detach() - best)).square().mean()  # what the loss exceeds its minimum by, exactly
+        line = Line(dimension, 1.0)
+        line.theta = theta
+        excess = task.loss(line(inputs), targets) - task.loss(inputs @ best, targets)
+        torch.testing.assert_close(excess, gap, rtol=1e-2, atol=1e-6)
+
+
+@pytest.mark.parametrize("draw", [random_images, random_deep, random_quadratic])
+def test_each_can_be_trained_and_refuses_a_negative_index(draw):
+    with pytest.raises(InputError, match="index -1 is negative"):
+        draw(-1)
+    for index in range(4):
+        task, agent = draw(index), "schedule:kind=one-cycle"
+        results = lrcontrol.evaluate(task, [agent], lr0=[0.01, 0.1], runs=1, steps=80, optimizer="adamw")
+        first = results.traces["loss"].to_pylist()[0]
+        assert results.by_start(agent).min() < 0.95 * first, task.name
