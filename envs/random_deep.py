@@ -21,9 +21,9 @@ ACTIVATIONS = ("relu", "tanh", "elu", "gelu")
 def random_deep(index: int = 0, held_out: bool = False) -> Task:
     """Return instance ``index`` ≥ 0: clusters or functions in turn; held-out instances are drawn apart.
 
-    The data are those of ``random-synthetic``. Four to twelve hidden layers of one width, 12 to 48, half of the networks
-    with a layer norm before each activation; initial weights as PyTorch draws them, times 1 to 2.4 where nothing is
-    normalised, where signals die out or last; minibatches of 16 to 128; 80 to 300 steps.
+    The data are those of ``random-synthetic``. Four to twelve hidden layers of one width, 12 to 48, half of the
+    networks with a layer norm before each activation; initial weights as PyTorch draws them, times 1 to 2.4 where
+    nothing is normalised, so that signals die out or last; minibatches of 16 to 128; 80 to 300 steps.
 
     Raises:
         InputError: a negative index.

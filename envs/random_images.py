@@ -21,7 +21,7 @@ SIZE = 8  # pixels a side
 
 
 class Patches(nn.Module):
-    """A convolution (B, C, H, W) to (B, C', H', W') as a linear layer on patches: copies of it are worked out at once."""
+    """A convolution as a linear layer on patches, (B, C, H, W) to (B, C', H', W'): copies are worked out at once."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Patches(nn.Module):
 
 
 class Convolutional(nn.Module):
-    """One or two convolutions, the second or a maximum over 2 × 2 pixels halving the image, and one or two linear layers."""
+    """One or two convolutions, pooled, or the second with stride 2, and one or two linear layers."""
 
     def __init__(self, channels: tuple[int, ...], kernel: int, pooled: bool, hidden: int, activation: str) -> None:
         super().__init__()
@@ -63,10 +63,10 @@ class Convolutional(nn.Module):
 def random_images(index: int = 0, held_out: bool = False) -> Task:
     """Return instance ``index`` ≥ 0; held-out instances are drawn apart.
 
-    One or two convolutions of 4 to 12 channels, 2 × 2 or 3 × 3 pixels, ReLU, ELU, GELU or tanh, with and without pooling
-    and a hidden linear layer of 16 to 64 units; initial weights times 0.7 to 1.7; 1,024 to 16,384 images, each a digit,
-    in three of ten tasks moved by up to a pixel, its grey times 0.5 to 1.5, with noise, times 0.4 to 3.3; minibatches of 8 to 64; 80 to 300
-    steps.
+    One or two convolutions of 4 to 12 channels, 2 × 2 or 3 × 3 pixels, ReLU, ELU, GELU or tanh, with and without the
+    maximum over 2 × 2 pixels, and a hidden linear layer of 16 to 64 units; initial weights times 0.7 to 1.7; 1,024 to
+    16,384 images, each a digit, in three of ten tasks moved by up to a pixel, its grey times 0.5 to 1.5, with noise,
+    times 0.4 to 3.3; minibatches of 8 to 64; 80 to 300 steps.
 
     Raises:
         InputError: a negative index.
@@ -100,5 +100,3 @@ def _images(random: Generator) -> Data:
     noise = torch.from_numpy(random.standard_normal((rows, SIZE, SIZE), dtype=np.float32))
     images = (moved * grey + random.uniform(0.0, 0.2) * noise) * log_uniform(random, 0.4, 3.3)
     return images.unsqueeze(1).contiguous(), labels[which]
-
-

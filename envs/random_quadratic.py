@@ -33,9 +33,9 @@ def random_quadratic(index: int = 0, held_out: bool = False) -> Task:
     """Return instance ``index`` ≥ 0 of a noisy quadratic; held-out instances are drawn apart.
 
     The loss is the mean of (xθ − y)² with y = xθ* + noise. The rows x are normal with a covariance of eigenvalues
-    j^−a, 0 ≤ a ≤ 2, along directions drawn at random, so that the Hessian's spectrum is twice that; 4 to 128 dimensions,
-    noise of 1 to 100 % of the targets' size, scale 0.1 to 10, a start 0.1 to 10 times as long as θ*; 1,024 to 8,192
-    rows, minibatches of 8 to 128, 80 to 500 steps.
+    j^−a, 0 ≤ a ≤ 2, along directions drawn at random, so that the Hessian's spectrum is twice that; 4 to 128
+    dimensions, noise of 1 to 100 % of the targets' size, scale 0.1 to 10, a start 0.1 to 10 times as long as θ*; 1,024
+    to 8,192 rows, minibatches of 8 to 128, 80 to 500 steps.
 
     Raises:
         InputError: a negative index.

@@ -111,7 +111,8 @@ def runs_to_pay_off(training_passes: float, run_passes: float, trials: float) ->
         trials: that the rival needs, of ``trials_to_match``.
 
     Returns:
-        A whole number; infinite where a run saves nothing, 1 where no number of trials would do.
+        A whole number; infinite where a run saves nothing, NaN where ``trials`` is, or infinite: what no tuning gives
+        has no price in runs.
 
     Raises:
         InputError: passes that are negative, or no passes in a run.
@@ -122,4 +123,6 @@ def runs_to_pay_off(training_passes: float, run_passes: float, trials: float) ->
         return 0.0
     if trials <= 1.0:
         return math.inf
+    if not math.isfinite(trials):
+        return math.nan
     return float(max(1, math.ceil(training_passes / ((trials - 1.0) * run_passes))))

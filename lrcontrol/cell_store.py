@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import json
@@ -86,6 +87,16 @@ class CellStore:
             if {child.name for child in self.folder.iterdir()} <= {CELLS, LOCK, f".{MANIFEST}.new"}:
                 return  # killed while the first things were made
             raise InputError(f"{self.folder} is not empty and holds no results of an evaluation: choose another --out")
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            cells = (self.folder / CELLS).is_dir()
+            if not (overwrite and cells):
+                way_out = "choose another --out" + (", or add --overwrite" if cells else "")
+                raise InputError(f"{path} is damaged ({error}): {way_out}") from error
+            found = self.manifest
+        if not isinstance(found, dict) or not self.manifest.keys() <= found.keys() | {"code"}:
+            raise InputError(f"{path} is not of an evaluation: choose another --out")
         if overwrite:
             _claim(self.folder).release()
             aside = self.folder.with_name(f".{self.folder.name}.old")
@@ -93,10 +104,6 @@ class CellStore:
             self.folder.rename(aside)  # at once: half a study would look like the beginning of another
             shutil.rmtree(aside)
             return
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError) as error:
-            raise InputError(f"{path} is damaged ({error}): choose another --out, or add --overwrite") from error
         different = "; ".join(_differences(_identity(found), self.identity))
         if different:
             raise InputError(
@@ -129,7 +136,7 @@ class CellStore:
         line = json.dumps({"time": now, "event": event, **facts})
         try:
             with (self.folder / JOURNAL).open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+                file.write(f"\n{line}" if file.tell() else line)  # what follows a line cut short begins anew
         except OSError as error:
             print(f"note: {self.folder / JOURNAL} could not be written: {error.strerror}", file=sys.stderr)
 
@@ -138,6 +145,13 @@ class CellStore:
         manifest = self.manifest | {"complete": complete, "failures": failures or []}
         write_whole(self.folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
         return manifest
+
+
+def read_journal(folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield what happened in a study's folder; a line that was cut short, as by a full disk, is passed over."""
+    for line in (folder / JOURNAL).read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(json.JSONDecodeError):
+            yield json.loads(line)
 
 
 def _claim(folder: Path) -> FileLock:

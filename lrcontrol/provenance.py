@@ -10,7 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("torch", "numpy", "gymnasium", "stable-baselines3", "scipy")
+PACKAGES = (
+    *("torch", "numpy", "gymnasium", "stable-baselines3", "scipy", "pyarrow", "matplotlib"),
+    *("prodigyopt", "pytorch-optimizer", "schedulefree"),
+)
 
 
 def provenance() -> dict[str, Any]:
@@ -24,7 +27,7 @@ def provenance() -> dict[str, Any]:
         "lrcontrol": lrcontrol.__version__,
         "commit": _commit(),
         "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": {name: version for name in PACKAGES if (version := _version(name)) is not None},
         "machine": {
             "platform": f"{platform.system()} {platform.machine()}",
             "torch_threads": torch.get_num_threads(),
@@ -44,6 +47,13 @@ def code_digest() -> str:
         for path in sorted([*folder.glob("*.py"), *folder.glob("policies/*/*")]):
             digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _commit() -> str | None:

@@ -157,7 +157,8 @@ def settled(
 ) -> dict[str, NDArray[Any]]:
     """Return the columns of a table of runs: loss and accuracy by data set, and which runs diverged, (R,) each.
 
-    A run that broke, or ends with a loss that is not finite, is reported with the worst loss, and with accuracy 0.
+    A run that broke, or ends with a loss that is not finite, is reported with the worst loss, and with accuracy 0; no
+    run is reported with a loss above that, so that none is better for having broken.
 
     Args:
         measured: loss and accuracy (R,) by ``"train"`` and, where there is one, ``"test"``.
@@ -170,7 +171,8 @@ def settled(
         if split in measured:
             loss, accuracy = measured[split]
             lost = ~np.isfinite(loss) | broken
-            loss = np.where(lost, worst_loss(first), loss)
+            worst = worst_loss(first)
+            loss = np.where(lost, worst, np.minimum(loss, worst))
             accuracy = np.where(lost & np.isfinite(accuracy), 0.0, accuracy)
         final |= {f"{split}_loss": loss, f"{split}_accuracy": accuracy}
     final["diverged"] = (broken | (final["train_loss"] > first)).astype(int)

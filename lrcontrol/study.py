@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from lrcontrol.agents import Agent, make_agent
-from lrcontrol.agents.trained import TrainedAgent
 from lrcontrol.cells import Cell, Job
+from lrcontrol.digests import digest_of_agent, digest_of_task
 from lrcontrol.envs.engine import pick_device
 from lrcontrol.envs.errors import InputError
 from lrcontrol.envs.registry import make_task
-from lrcontrol.envs.seeding import build_module, check_seed
+from lrcontrol.envs.seeding import check_seed
 from lrcontrol.envs.settings import Settings
 from lrcontrol.envs.task import Task
 from lrcontrol.envs.world import World
@@ -116,9 +115,9 @@ class Study:
 
     def _contents(self) -> dict[str, str]:
         """Return a digest of each task of one's own and each trained agent, which their names do not tell apart."""
-        own = {task.name: _digest_of_task(task) for task in self.tasks if isinstance(task, Task)}
-        trained = {agent.name: agent for agent in self.agents if isinstance(agent, TrainedAgent)}
-        return own | {name: _digest(agent.network.tensors.values()) for name, agent in trained.items()}
+        own = {task.name: digest_of_task(task) for task in self.tasks if isinstance(task, Task)}
+        trained = {agent.name: digest_of_agent(agent) for agent in self.agents}
+        return own | {name: digest for name, digest in trained.items() if digest is not None}
 
     @property
     def command(self) -> list[str] | None:
@@ -156,19 +155,6 @@ class Study:
         jobs = [job for group in self.groups() for job in group]
         steps = {task.name: self.steps or task.steps for task in self._tasks}
         return sum(len(job.cell.lr0) * job.cell.runs * steps[job.cell.task] for job in jobs)
-
-
-def _digest(tensors: Iterable[Any], *facts: object) -> str:
-    digest = hashlib.sha256(repr(facts).encode())
-    for tensor in tensors:
-        digest.update(np.ascontiguousarray(tensor).tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _digest_of_task(task: Task) -> str:
-    """Return a digest of the data, the budget, and the model as it is initialised from seed 0."""
-    parameters = [parameter.detach() for parameter in build_module(task.model, 0).parameters()]
-    return _digest([*task.train, *(task.test or ()), *parameters], task.batch_size, task.steps, task.shuffle)
 
 
 def find_agents(agents: Sequence[str | Agent | Peer]) -> tuple[Agent | Peer, ...]:

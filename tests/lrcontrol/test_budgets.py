@@ -56,7 +56,8 @@ def test_a_training_is_paid_back_by_the_trials_it_saves():
     assert runs_to_pay_off(1000.0, 10.0, 5.0) == 25  # each run saves four of ten passes
     assert runs_to_pay_off(1001.0, 10.0, 5.0) == 26
     assert runs_to_pay_off(1000.0, 10.0, 1.0) == math.inf
-    assert runs_to_pay_off(1000.0, 10.0, math.inf) == 1
+    assert math.isnan(runs_to_pay_off(1000.0, 10.0, math.inf))
+    assert math.isnan(runs_to_pay_off(1000.0, 10.0, math.nan))
     assert runs_to_pay_off(0.0, 10.0, 1.0) == 0
     with pytest.raises(InputError, match="positive"):
         runs_to_pay_off(1.0, 0.0, 2.0)

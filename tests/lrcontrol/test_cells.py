@@ -7,21 +7,25 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 import lrcontrol
+from lrcontrol.agents import make_agent
 from lrcontrol.backends import Pool
-from lrcontrol.cell_store import CellStore, write_whole
+from lrcontrol.cell_store import CellStore, read_journal, write_whole
 from lrcontrol.cells import Cell, Job, Outcome, run_job, run_packed
+from lrcontrol.digests import digest_of_agent, digest_of_task
 from lrcontrol.envs import InputError, mlp
 from lrcontrol.evaluate_cli import main
+from lrcontrol.replay import Replay
 from lrcontrol.results import TRACE_COLUMNS
 
 STUDY = {"lr0": [0.01, 0.1], "runs": 3, "steps": 5, "block": 2, "optimizer": ("sgd", "adamw")}
-AGENTS = ["constant", "hillclimb:factor=2", "bandit"]
+AGENTS = ["constant", "hillclimb:factor=2", "learned"]
 
 
 class Failing:
@@ -223,6 +227,46 @@ def test_a_task_of_the_same_name_with_other_data_is_another_study(tmp_path):
     lrcontrol.evaluate(parabola(1.0), ["constant"], **arguments)
     with pytest.raises(InputError, match=r"another study \(config.contents.parabola is"):
         lrcontrol.evaluate(parabola(2.0), ["constant"], **arguments)
+    for other in (
+        replace(parabola(1.0), loss=lambda outputs, targets: (outputs - targets).abs().mean()),
+        replace(parabola(1.0), model=lambda: mlp(1, 4, 1, activation="relu")),
+    ):
+        assert digest_of_task(other) != digest_of_task(parabola(1.0))
+
+
+def test_a_trained_agent_is_known_by_its_weights_and_needs_in_whatever_order_they_are_read():
+    agent = make_agent("learned")
+    backwards = replace(agent.network, tensors=dict(reversed(agent.network.tensors.items())))
+    wanted = digest_of_agent(agent)
+    assert digest_of_agent(replace(agent, network=backwards)) == wanted
+    assert digest_of_agent(Replay(agent)) == wanted
+    halved = replace(agent.network, tensors={name: tensor / 2 for name, tensor in agent.network.tensors.items()})
+    others = [replace(agent, network=halved), replace(agent, needs={**agent.needs, "max_factor": 3.0})]
+    assert len({wanted, *map(digest_of_agent, others), digest_of_agent(Replay(others[0]))}) == 3
+    assert digest_of_agent(make_agent("hillclimb")) is None
+
+
+def test_a_folder_that_only_looks_like_a_study_is_never_replaced(tmp_path):
+    (tmp_path / "manifest.json").write_text('{"name": "web app"}')
+    (tmp_path / "thesis.txt").write_text("years")
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match="is not of an evaluation: choose another --out"):
+            CellStore(tmp_path, {"config": {}}, overwrite)
+        (tmp_path / "manifest.json").write_text("[")
+        with pytest.raises(InputError, match=r"is damaged .*choose another --out$"):
+            CellStore(tmp_path, {"config": {}}, overwrite)
+        (tmp_path / "manifest.json").write_text('{"name": "web app"}')
+    assert (tmp_path / "thesis.txt").read_text() == "years"
+
+
+def test_a_journal_is_read_past_a_line_that_was_cut_short(tmp_path):
+    store = CellStore(tmp_path, {})
+    store.note("begin")
+    with (tmp_path / "journal.jsonl").open("a") as file:
+        file.write('\n{"time": "20')
+    store.note("end", cells=3)
+    assert [event["event"] for event in read_journal(tmp_path)] == ["begin", "end"]
+    assert list(read_journal(tmp_path))[1]["cells"] == 3
 
 
 def test_cells_of_another_study_are_not_taken_for_ones_own(tmp_path):

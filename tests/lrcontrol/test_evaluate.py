@@ -19,6 +19,7 @@ from lrcontrol.envs import make_task
 from lrcontrol.envs.seeding import run_seeds
 from lrcontrol.evaluate_cli import main
 from lrcontrol.evaluation import DEFAULT_AGENTS, Interrupted
+from lrcontrol.rollouts import settled
 from lrcontrol.study import lr0_grid
 
 SUMMARY = [
@@ -117,6 +118,15 @@ def test_a_run_that_diverges_is_counted_and_reported_with_the_worst_loss():
     first = [row["loss"] for row in results.traces.to_pylist() if row["lr0"] == 1e5 and row["step"] == 0]
     assert lost["train_loss_mean"] == pytest.approx(10.0 * np.mean(first))
     assert np.isnan(good["train_accuracy_mean"])
+
+
+def test_no_run_is_better_for_having_broken():
+    """Runs that end at 1, at 500 and at NaN, and one that broke on the way: all started from 2."""
+    losses, accuracies = np.array([1.0, 500.0, np.nan, 0.5]), np.full(4, 0.3)
+    final = settled({"train": (losses, accuracies)}, np.array([False, False, False, True]), np.full(4, 2.0))
+    assert final["train_loss"].tolist() == [1.0, 20.0, 20.0, 20.0]
+    assert final["train_accuracy"].tolist() == [0.3, 0.3, 0.0, 0.0]
+    assert final["diverged"].tolist() == [0, 1, 1, 1]
 
 
 def test_hyperparameter_settings_reach_every_agent():
