@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 
 import lrcontrol
 from experiments.tables import rounded, write
@@ -23,11 +22,13 @@ from lrcontrol.agents.learned import FOLDER as LEARNED_FOLDER
 from lrcontrol.agents.trained import TrainedAgent
 from lrcontrol.backends import Pool
 from lrcontrol.budgets import runs_to_pay_off, trials_to_match
-from lrcontrol.cli import progress_bars
+from lrcontrol.cell_store import read_journal
+from lrcontrol.cli import progress_bars, run_command
 from lrcontrol.figures import final_loss
 from lrcontrol.report_html import page_of, write_text
 from lrcontrol.report_study import combine
 from lrcontrol.standings import standings
+from lrcontrol.statistics import holm, paired_difference, signed_rank_p
 
 HERE = Path(__file__).parent
 TASKS = ("digits-mlp", "mnist-mlp", "fashion-mnist-mlp")
@@ -41,6 +42,7 @@ SCHEDULES = (
     *("constant", "schedule:kind=cosine,warmup=0.05", "schedule:kind=one-cycle"),
     *("schedule:kind=linear", "schedule:kind=step", "schedule:kind=wsd"),
 )
+PLATEAU = "plateau:factor=0.5,patience=1,window=10,every=10"  # chosen by plateau.py
 PATIENT = ("plateau", "plateau:patience=0,window=50", "greedy", "greedy:factor=0.95,patience=1,window=20")
 CONTROLLERS = (
     *PATIENT,
@@ -53,6 +55,8 @@ OPTIMIZERS = (
     *("hypergradient-adam:additive=true", "sps", "armijo"),
 )
 KNOBS = tuple(f"{name}:knob=true" for name in OPTIMIZERS if name != "cocob" and ":" not in name)
+RUN_COLUMNS = ("task", "optimizer", "agent", "lr0", "run", "diverged")
+RUN_MEASURES = ("train_loss", "test_loss", "test_accuracy")
 TRAINING_CORES = 2  # that the training of ``learned`` kept busy
 SEARCHES = ("random-search:trials=8,kind=cosine", "pbt")
 PUBLISHED_AGENTS = (
@@ -73,7 +77,10 @@ def studies_of(task: str) -> dict[str, dict[str, Any]]:
     for (name, agents), optimizer in itertools.product((("tuned", SCHEDULES), ("patient", PATIENT)), BOTH):
         study = {"task": task, "agents": agents, "runs": 10, "optimizer": optimizer, "lr0": FINE[optimizer]}
         found[f"{task}/{name}-{optimizer}"] = study
+        study = {"task": task, "agents": (PLATEAU,), "runs": 10, "optimizer": optimizer, "lr0": FINE[optimizer]}
+        found[f"{task}/plateau-{optimizer}"] = study
     return found | {
+        f"{task}/plateau": ALL | {"task": task, "agents": (PLATEAU,)},
         f"{task}/knobs": {"task": task, "agents": KNOBS, "optimizer": "adamw", "lr0": STARTS, "runs": 10},
         f"{task}/starts": ALL | {"task": task, "agents": (*SCHEDULES, *CONTROLLERS, *OPTIMIZERS, *SEARCHES)},
         f"{task}/learned": ALL | {"task": task, "agents": LEARNED},
@@ -91,11 +98,22 @@ STUDIES: dict[str, dict[str, Any]] = {
     "mnist-cnn/starts": CNN | {"agents": CNN_AGENTS},
     "mnist-cnn/learned": CNN | {"agents": ("learned",)},
 }
-# What is shown together: what is learned is a study of its own, to be run anew when it changes.
+# What is shown together, and what it is held against. What is learned is a study of its own: run anew when it changes.
+COSINE = "schedule:kind=cosine,warmup=0.05"
 PAGES = {
-    **{f"{task}/starts": (f"{task}/starts", f"{task}/learned") for task in (*TASKS, "mnist-cnn")},
-    **{f"{task}/tuned": tuple(f"{task}/{n}-{o}" for n in ("tuned", "patient") for o in BOTH) for task in TASKS},
-    **{f"{task}/knobs": (f"{task}/knobs",) for task in TASKS},
+    **{f"{task}/starts": ((f"{task}/starts", f"{task}/plateau", f"{task}/learned"), COSINE) for task in TASKS},
+    "mnist-cnn/starts": (("mnist-cnn/starts", "mnist-cnn/learned"), "schedule:kind=one-cycle"),
+    **{
+        f"{task}/tuned": (tuple(f"{task}/{n}-{o}" for n in ("tuned", "patient", "plateau") for o in BOTH), COSINE)
+        for task in TASKS
+    },
+    **{f"{task}/knobs": ((f"{task}/knobs",), "adamw:knob=true") for task in TASKS},
+}
+# Rivals at their best rate, in families whose p are corrected together: with more in one, none could be below 0.05.
+FAMILIES = {
+    "schedules": ("tuned-{optimizer}", "patient-{optimizer}", "plateau-{optimizer}"),
+    "knobs": ("knobs",),
+    "others": ("starts",),
 }
 # Final training loss on mnist-mlp measured elsewhere with the rivals' own packages: study, agent, lr0, loss.
 PUBLISHED = (
@@ -157,22 +175,68 @@ def run(name: str, options: Options) -> None:
 def cost(name: str, options: Options) -> dict[str, Any]:
     """Return what a study cost: its cells' seconds on one core each."""
     folder = options.folder / name
-    seconds = core_seconds(folder)
+    seconds = sum(cell_seconds(folder))
     runs = lrcontrol.Results.load(folder).runs.num_rows
     return {"study": name, "runs": runs, "core_minutes": round(seconds / 60.0, 1), "failed": len(failures(folder))}
 
 
-def show(page: str, names: list[str], options: Options) -> None:
-    """Write the standings, the page and the pictures of some studies together."""
+def show(page: str, names: list[str], baseline: str, options: Options) -> None:
+    """Write the runs, the standings, the page and the pictures of some studies together."""
     out, loaded = options.out / page, {name: lrcontrol.Results.load(options.folder / name) for name in names}
-    study = combine(loaded, None)
+    study = combine(loaded, baseline)
     found = standings(study.results, study.baseline)
     out.mkdir(parents=True, exist_ok=True)
     write(out / "standings.csv", [rounded(row) for row in found.rows.to_pylist()])
     write(out / "overall.csv", [rounded(row) for row in found.overall.to_pylist()])
     write_text(out / "report.html", page_of(study, found))
+    write_runs(out / "runs.parquet", study.results)
     for task, optimizer in study.results.pairs:
         final_loss(study.results.of(task, optimizer)).savefig(out / f"{task}-{optimizer}.png", dpi=100)
+
+
+def write_runs(path: Path, results: lrcontrol.Results) -> None:
+    """Write what every run ended with, in single precision: all that the tables are made of but the traces."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = results.runs.select([*RUN_COLUMNS, *RUN_MEASURES])
+    for name in RUN_MEASURES:
+        table = table.set_column(table.schema.get_field_index(name), name, table[name].cast(pa.float32()))
+    pq.write_table(table, path, compression="zstd")
+
+
+def best(task: str, options: Options) -> list[dict[str, Any]]:
+    """Return how ``learned`` stands to every rival at the rate that was best for it on these very runs, paired by run.
+
+    The ratio of losses is the geometric mean over runs with its BCa interval; p is Wilcoxon's, corrected (Holm) within
+    the family.
+    """
+    rows: list[dict[str, Any]] = []
+    for optimizer, (family, studies) in itertools.product(BOTH, FAMILIES.items()):
+        folders = [options.folder / task / name.format(optimizer=optimizer) for name in studies]
+        folders = [folder for folder in folders if (folder / "runs.csv").exists()]
+        mine = options.folder / task / "learned"
+        if not folders or not (mine / "runs.csv").exists():
+            continue
+        learned = lrcontrol.Results.load(mine).of(task, optimizer).by_start("learned").mean(axis=0)
+        known, found = {row["rival"] for row in rows if row["optimizer"] == optimizer}, []
+        for folder in folders:
+            whole = lrcontrol.Results.load(folder)
+            part = whole.of(task, optimizer if (task, optimizer) in whole.pairs else whole.pairs[0][1])
+            rates = sorted(set(part.runs["lr0"].to_pylist()))
+            for agent in part.agents:
+                losses = part.by_start(agent)
+                if agent in known or np.isnan(losses).any():
+                    continue
+                at = int(losses.mean(axis=1).argmin())
+                logs = paired_difference(np.log(learned), np.log(losses[at]))
+                row = {"task": task, "optimizer": optimizer, "family": family, "rival": agent, "lr0": rates[at]}
+                row |= {"loss": float(losses[at].mean()), "learned": float(learned.mean())}
+                row |= dict(zip(("ratio", "ratio_low", "ratio_high"), map(float, np.exp(logs)), strict=True))
+                found.append(row | {"p": signed_rank_p(learned, losses[at])})
+        for row, corrected in zip(found, holm([row["p"] for row in found]), strict=True):
+            rows.append(rounded(row | {"p_holm": corrected}))
+    return rows
 
 
 def failures(folder: Path) -> list[dict[str, Any]]:
@@ -192,10 +256,7 @@ def payoff(options: Options) -> list[dict[str, Any]]:
         loss = float(mine.by_start("learned").mean())
         for rival in SCHEDULES[:3]:
             starts = tuned.by_start(rival).mean(axis=1)
-            trials, seconds = (
-                trials_to_match(loss, starts),
-                core_seconds(folders[1], rival) / tuned.by_start(rival).size,
-            )
+            trials, seconds = trials_to_match(loss, starts), run_seconds(folders[1], rival)
             row = {"task": task, "optimizer": optimizer, "rival": rival, "learned": loss, "rival_best": starts.min()}
             row |= {"trials_to_match": trials, "core_seconds_a_run": seconds}
             row["runs_to_pay_off"] = runs_to_pay_off(training["seconds"] * TRAINING_CORES, seconds, trials)
@@ -203,13 +264,18 @@ def payoff(options: Options) -> list[dict[str, Any]]:
     return rows
 
 
-def core_seconds(folder: Path, agent: str | None = None) -> float:
-    """Return the seconds that the cells of a study, or of one agent in it, took on a core each."""
-    lines = (folder / "journal.jsonl").read_text(encoding="utf-8").splitlines()
+def cell_seconds(folder: Path, agent: str | None = None) -> list[float]:
+    """Return the seconds that each cell of a study, or of one agent in it, took on a core."""
     names = ("task", "optimizer", "agent", "first_run")
-    cells = [event for event in map(json.loads, lines) if event["event"] == "cell" and not event["error"]]
+    cells = [event for event in read_journal(folder) if event["event"] == "cell" and not event["error"]]
     last = {tuple(event[name] for name in names): event for event in cells if agent in (None, event["agent"])}
-    return float(sum(event["seconds"] for event in last.values()))
+    return [event["seconds"] for event in last.values()]
+
+
+def run_seconds(folder: Path, agent: str) -> float:
+    """Return the seconds of one run of an agent on a core, by its cells' median: a worker's first holds the imports."""
+    seconds, runs = cell_seconds(folder, agent), lrcontrol.Results.load(folder).runs["agent"].to_pylist().count(agent)
+    return float(np.median(seconds)) * len(seconds) / runs
 
 
 def published(options: Options) -> list[dict[str, Any]]:
@@ -230,15 +296,17 @@ def main(options: Options) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     there = [name for name in STUDIES if (options.folder / name / "runs.csv").exists()]
     write(options.out / "cost.csv", [cost(name, options) for name in there])
-    for page, names in PAGES.items():
+    for page, (names, baseline) in PAGES.items():
         if found := [name for name in names if name in there]:
-            show(page, found, options)
+            show(page, found, baseline, options)
     if {"published/adamw", "published/sgd"} <= set(there):
         write(options.out / "published.csv", published(options))
+    if rows := [row for task in TASKS for row in best(task, options)]:
+        write(options.out / "best.csv", rows)
     if rows := payoff(options):
         write(options.out / "payoff.csv", rows)
     return 1 if any(failures(options.folder / name) for name in there) else 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(tyro.cli(Options)))
+    raise SystemExit(run_command(Options, main, "python -m experiments.benchmark.run", None))
