@@ -42,7 +42,7 @@ SCHEDULES = (
     *("constant", "schedule:kind=cosine,warmup=0.05", "schedule:kind=one-cycle"),
     *("schedule:kind=linear", "schedule:kind=step", "schedule:kind=wsd"),
 )
-PLATEAU = "plateau:factor=0.5,patience=1,window=10,every=10"  # chosen by plateau.py
+PLATEAU = "plateau:factor=0.5,patience=1,window=20,every=5"  # chosen by plateau.py
 PATIENT = ("plateau", "plateau:patience=0,window=50", "greedy", "greedy:factor=0.95,patience=1,window=20")
 CONTROLLERS = (
     *PATIENT,
