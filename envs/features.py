@@ -159,7 +159,8 @@ FEATURES: dict[str, Feature] = {
     ),
 }
 
-DEFAULT_FEATURES = tuple(name for name in FEATURES if not name.startswith("probe_") and name != "log_level")
+LATER = ("log_level", "possible_decrease")  # than the first agents that were trained on the defaults
+DEFAULT_FEATURES = tuple(name for name in FEATURES if not name.startswith("probe_") and name not in LATER)
 
 
 UNIT_MEASURES = frozenset({"param_sq", "update_sq", "grad_dot_update"})

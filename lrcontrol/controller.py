@@ -60,7 +60,7 @@ class LRController(ReduceLROnPlateau):
         rollback: go back to the last good state when the loss is not finite or has run away, and lower the rate: True,
             or a ``Rollback`` with the limits. It costs a copy of the parameters and of the optimizer's state
             (``rollback_bytes``). Without it a loss that is not finite is left out and changes nothing.
-        record: keep step, loss, lr and momentum of every step, 32 bytes each.
+        record: keep step, loss, lr and momentum of every step, 32 bytes each; with ``per_group`` each group's lr too.
         sample: about how many parameters to measure, evenly spread in short chunks, where there are more; of small
             ones all are measured. A decision then costs about the same however large the model is, and what is seen of
             gradients is an estimate, good to a few per cent. None measures all.
@@ -204,21 +204,13 @@ class LRController(ReduceLROnPlateau):
         if decider.step_count + 1 >= decider.next_decision:
             decider.measurer.remember_gradient()
         if self._records:
-            momentum = self.momentum if decider.rates.has_momentum else math.nan
-            self.record.add(decider.step_count, loss, self.lr, momentum)
+            rates, momentum = decider.rates, self.momentum if decider.rates.has_momentum else math.nan
+            groups = rates.of_groups(decider.memory.lr) if rates.per_group else ()
+            self.record.add(decider.step_count, loss, self.lr, momentum, groups=groups)
         decider.step_count += 1
 
     def save_schedule(self, path: str | Path) -> None:
-        """Write the schedule that the run took, ``.csv`` or JSON; ``replay_schedule`` takes it.
-
-        Raises:
-            InputError: the groups had rates of their own (``per_group``), which one schedule does not hold.
-        """
-        if self._decider.rates.count > 1:
-            raise InputError(
-                "a schedule holds one rate, and with per_group each group had its own: record.write_csv(path) writes "
-                "that of the first"
-            )
+        """Write the schedule that the run took, ``.csv`` or JSON; ``replay_schedule`` takes it."""
         save_schedule(self.record, path)
 
     def state_dict(self) -> dict[str, Any]:

@@ -131,6 +131,10 @@ class Rates:
                 f"has {len(self.ratios)} with {self.count}: make it with the same groups and per_group"
             )
 
+    def of_groups(self, lr: Array) -> list[float]:
+        """Return the rates of all groups where those of the rows are ``lr`` (R,)."""
+        return [rate * ratio for rate, ratio in zip(lr[self.rows].tolist(), self.ratios, strict=True)]
+
     def written(self, lr: Array) -> dict[int, float]:
         """Return the rates that are not ``lr`` (R,), by row, as far as their type says; never waits for a device."""
         found = {}

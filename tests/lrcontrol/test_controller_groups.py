@@ -13,6 +13,7 @@ from lrcontrol.agents import TrainedAgent
 from lrcontrol.agents.network import Network
 from lrcontrol.agents.schedule import ScheduleAgent
 from lrcontrol.controller import LRController
+from lrcontrol.controller_record import plot_record, read_schedule, replay_schedule
 from lrcontrol.envs import InputError, Schedule
 
 AGENTS = {
@@ -214,14 +215,45 @@ def test_what_another_scheduler_writes_into_one_group_is_taken_in_for_that_one()
     assert controller.get_last_lr() == pytest.approx([1e-3, 5e-3])
 
 
-def test_what_cannot_be_done_by_group_is_refused_with_the_way_out(tmp_path):
+@pytest.mark.parametrize("suffix", ["json", "csv"])
+def test_each_groups_schedule_is_kept_through_a_resume_and_replays(tmp_path, suffix):
+    """The groups' rates of a run that was stopped and resumed, and to which a group was added, drive a plain one."""
+    net, groups = two_layers()
+    opt = OPTIMIZERS["adamw"](groups[:1])
+    controller = LRController(opt, to_relative_step(), total_steps=12, per_group=True)
+    taken = run(net, opt, [controller], 4)
+    opt.add_param_group(groups[1])
+    taken += run(net, opt, [controller], 4, first=4)
+    second = LRController(opt, to_relative_step(), total_steps=12, per_group=True)
+    second.load_state_dict(controller.state_dict())
+    taken += run(net, opt, [second], 4, first=8)
+    path = tmp_path / f"run.{suffix}"
+    second.save_schedule(path)
+    columns = read_schedule(path)
+    assert columns["lr_0"] == columns["lr"] == [rates[0] for rates in taken]
+    assert np.isnan(columns["lr_1"][:4]).all()
+    assert columns["lr_1"][4:] == [rates[1] for rates in taken[4:]]
+    assert len({rates[0] / rates[1] for rates in taken[4:]}) > 1  # no one schedule would do
+    assert len(plot_record(path).axes[1].lines) == 2
+    net, groups = two_layers((0.3, 0.7))
+    opt = OPTIMIZERS["adamw"](groups)
+    scheduler, replayed = replay_schedule(opt, path), []
+    for _ in range(14):
+        replayed.append([group["lr"] for group in opt.param_groups])
+        opt.step()
+        scheduler.step()
+    due = [[rates[0], (rates[1:] or taken[4][1:])[0]] for rates in [*taken, taken[-1], taken[-1]]]
+    np.testing.assert_allclose(replayed, due, rtol=1e-12)
+    with pytest.raises(InputError, match="is of 2 parameter groups, and the optimizer has 1"):
+        replay_schedule(OPTIMIZERS["adamw"](groups[:1]), path)
+
+
+def test_what_cannot_be_done_by_group_is_refused_with_the_way_out():
     _, groups = two_layers()
     opt = OPTIMIZERS["sgd"](groups)
     with pytest.raises(InputError, match="leave per_group out, or choose an agent without trials"):
         LRController(opt, "hillclimb", per_group=True)
     controller = LRController(opt, "bandit", per_group=True)
-    with pytest.raises(InputError, match="each group had its own"):
-        controller.save_schedule(tmp_path / "run.json")
     with pytest.raises(InputError, match="2 parameter groups with 2 rates"):
         LRController(opt, "bandit").load_state_dict(controller.state_dict())
 
