@@ -21,8 +21,9 @@ from lrcontrol.cli import file_name
 from lrcontrol.envs.errors import InputError
 
 MANIFEST, JOURNAL, CELLS, LOCK = "manifest.json", "journal.jsonl", "cells", ".lock"
-# Of a manifest: how far a study is, and where the code was checked out; the code itself is in its digest.
-CIRCUMSTANCES = ("complete", "failures", "commit")
+# Of a manifest: how far a study is, where the code was checked out (the code itself is in its digest), and what
+# says once more what the configuration does.
+CIRCUMSTANCES = ("complete", "failures", "commit", "command", "seeds")
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -110,7 +111,7 @@ class CellStore:
                 f"{self.folder} holds another study ({different}): choose another --out, or add --overwrite to "
                 f"replace it"
             )
-        self.manifest["commit"] = found.get("commit")
+        self.manifest |= {name: found.get(name) for name in ("commit", "command")}
 
     def path(self, cell: Cell) -> Path:
         """Return where a cell's file is."""

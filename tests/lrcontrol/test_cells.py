@@ -196,6 +196,16 @@ def test_another_study_is_refused_with_the_difference(tmp_path):
         CellStore(tmp_path / "out", {"config": {"runs": 3, "lr0": [2.0]}, "python": "4"})
 
 
+def test_what_repeats_the_configuration_is_no_difference_of_its_own(tmp_path):
+    began = {"command": ["python", "--task", "here/mine.py:task"], "seeds": [0, 1], "config": {"runs": 2}}
+    CellStore(tmp_path / "out", began).close()
+    store = CellStore(tmp_path / "out", began | {"command": ["python", "--task", "mine.py:task"]})
+    assert store.manifest["command"] == began["command"]  # the bytes stay those of the first
+    store.close()
+    with pytest.raises(InputError, match=r"another study \(config.runs is 2 there and 3 here\): choose"):
+        CellStore(tmp_path / "out", {"command": ["python"], "seeds": [0, 1, 2], "config": {"runs": 3}})
+
+
 def test_a_folder_is_one_commands_at_a_time(tmp_path):
     """The other command is a process: it takes the folder, is killed, and the folder is free."""
     code = (
@@ -210,7 +220,7 @@ def test_a_folder_is_one_commands_at_a_time(tmp_path):
                 CellStore(tmp_path / "out", {}, overwrite)
         other.kill()
     CellStore(tmp_path / "out", {}, overwrite=True).close()
-    assert CellStore(tmp_path / "out", {}).manifest == {"commit": None}
+    assert CellStore(tmp_path / "out", {}).manifest == {"commit": None, "command": None}
 
 
 def parabola(scale):

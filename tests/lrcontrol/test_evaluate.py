@@ -185,8 +185,7 @@ def test_results_are_never_overwritten_unasked(tmp_path, capsys):
     assert run_main(*command) == 0
     before = (tmp_path / "out" / "runs.csv").read_bytes()
     assert run_main(*command, "--seed", "7") == 2
-    assert "another study (command" in (complaint := capsys.readouterr().err)
-    assert "config.seed is 0 there and 7 here" in complaint
+    assert "holds another study (config.seed is 0 there and 7 here): choose" in capsys.readouterr().err
     assert (tmp_path / "out" / "runs.csv").read_bytes() == before
     assert run_main(*command, "--seed", "7", "--overwrite") == 0
     assert (tmp_path / "out" / "runs.csv").read_bytes() != before
