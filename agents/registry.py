@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from lrcontrol.agents.bandit import Bandit
@@ -33,17 +33,23 @@ AGENTS: dict[str, Callable[..., Agent]] = {
 }
 
 
-def make_agent(agent: str | Path | Agent | PolicyPredictor) -> Agent:
+def make_agent(
+    agent: str | Path | Agent | PolicyPredictor, registry: Mapping[str, Callable[..., Agent]] = AGENTS
+) -> Agent:
     """Return an agent: that of a spelling ``name`` or ``name:key=value,…``, or of the folder of a trained one.
 
     An Agent is returned as it is, and a model of Stable-Baselines3 that was trained on one of our environments wrapped.
+
+    Args:
+        agent: the above.
+        registry: what makes agents, by name.
 
     Raises:
         InputError: no such name, key (the nearest is suggested) or folder, or a value that cannot be used.
     """
     if isinstance(agent, str | Path):
         path = Path(agent)
-        if path.is_dir() and str(agent) not in AGENTS:
+        if path.is_dir() and str(agent) not in registry:
             return TrainedAgent.load(agent)
         if path.suffix == ".zip":
             raise InputError(
@@ -52,5 +58,5 @@ def make_agent(agent: str | Path | Agent | PolicyPredictor) -> Agent:
             )
         if len(path.parts) > 1 and ":" not in str(agent):
             raise InputError(f"agent {str(agent)!r}: there is no such folder")
-        return build(str(agent), AGENTS, "agent")
+        return build(str(agent), registry, "agent")
     return agent if isinstance(agent, Agent) else SB3Agent.of(agent)

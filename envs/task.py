@@ -57,6 +57,7 @@ class Task:
         smoothing: smoothing of the gradient's size that this task uses unless told otherwise.
         probe_direction: what the hill-climber's probe steps along unless told otherwise: the optimizer's own
             ``"update"`` or the raw ``"gradient"``.
+        spelling: ``file.py:name`` where it was loaded from there, so that a command line can name it again.
 
     Raises:
         InputError: an argument cannot be used; the message says which and why.
@@ -75,6 +76,7 @@ class Task:
     )
     smoothing: Smoothing | None = None
     probe_direction: Literal["update", "gradient"] = "update"
+    spelling: str | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.model, nn.Module) or not callable(self.model):

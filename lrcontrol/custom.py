@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -42,7 +43,7 @@ def load_task(text: str) -> Task:
         raise InputError(f"task {text!r}: {name}() failed with {type(error).__name__}: {error}") from error
     if not isinstance(task, Task):
         raise InputError(f"task {text!r}: {name} is a {type(task).__name__}, not a lrcontrol.Task")
-    return task
+    return replace(task, spelling=text)
 
 
 def _load(path: Path) -> ModuleType:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lrcontrol.agents import Agent, make_agent
+from lrcontrol.agents import AGENTS, Agent, make_agent
 from lrcontrol.cells import Cell, Job
 from lrcontrol.digests import digest_of_agent, digest_of_task
 from lrcontrol.envs.engine import pick_device
@@ -19,7 +19,7 @@ from lrcontrol.envs.seeding import check_seed
 from lrcontrol.envs.settings import Settings
 from lrcontrol.envs.task import Task
 from lrcontrol.envs.world import World
-from lrcontrol.peers import Peer, find_peer
+from lrcontrol.peers import PEERS, Peer, find_peer
 from lrcontrol.replay import Replay
 from lrcontrol.rollouts import settings_for
 
@@ -122,8 +122,9 @@ class Study:
     @property
     def command(self) -> list[str] | None:
         """The command line that gives these numbers; None where they came of objects or settings that it lacks."""
-        config, words = self.config, ["python", "-m", "lrcontrol.evaluate"]
-        if any(isinstance(task, Task) for task in self.tasks) or not config["settings"].keys() <= {"momentum"}:
+        spelled = [task if isinstance(task, str) else task.spelling for task in self.tasks]
+        config, words = self.config | {"tasks": spelled}, ["python", "-m", "lrcontrol.evaluate"]
+        if None in spelled or not config["settings"].keys() <= {"momentum"}:
             return None
         for option, name in (("task", "tasks"), ("agents", "agents"), ("optimizer", "optimizers"), ("lr0", "lr0")):
             if config[name] is not None:
@@ -158,8 +159,8 @@ class Study:
 
 
 def find_agents(agents: Sequence[str | Agent | Peer]) -> tuple[Agent | Peer, ...]:
-    """Return the agents and peers that spellings stand for."""
-    return tuple(find_peer(agent) or make_agent(agent) for agent in agents)  # type: ignore[arg-type]
+    """Return the agents and peers that spellings stand for; a name that is neither's is held against those of both."""
+    return tuple(find_peer(agent) or make_agent(agent, {**AGENTS, **PEERS}) for agent in agents)  # type: ignore[arg-type,dict-item]
 
 
 def _check_names(kind: str, names: Sequence[str]) -> None:

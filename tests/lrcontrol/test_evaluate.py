@@ -153,6 +153,9 @@ BAD = [
     (["--task", "digit-mlp"], "did you mean 'digits-mlp'"),
     (["--task", "nowhere.py:mine"], "there is no file 'nowhere.py'"),
     (["--agents", "hilclimb"], "did you mean 'hillclimb'"),
+    (["--agents", "prodgy"], "did you mean 'prodigy'"),
+    (["--agents", "dogg:knob=true"], "did you mean 'dog'"),
+    (["--agents", "random-serch"], "did you mean 'random-search'"),
     (["--agents", "constant", "constant"], "given 2 times"),
     (["--runs", "0"], "runs 0"),
     (["--steps", "0"], "steps 0"),
@@ -254,6 +257,12 @@ def test_a_task_of_ones_own_from_a_file(tmp_path, capsys):
     (tmp_path / "raises.py").write_text("raise RuntimeError('no licence')\n")
     assert run_main("--task", f"{file}:task", *QUICK, "--agents", "constant", "--out", tmp_path / "out") == 0
     assert {row["task"] for row in rows_of(tmp_path / "out" / "summary.csv")} == {"parabola"}
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["config"]["tasks"] == ["parabola"]
+    again = ["python", "-m", "lrcontrol.evaluate", "--task", f"{file}:task", "--agents", "constant"]
+    assert manifest["command"][:7] == again
+    assert main([*manifest["command"][3:], "--out", str(tmp_path / "again")]) == 0
+    assert (tmp_path / "again" / "runs.csv").read_bytes() == (tmp_path / "out" / "runs.csv").read_bytes()
     assert "accuracy" not in capsys.readouterr().out
     for name, complaint in (
         ("broken", "hold NaN or infinite"),
