@@ -6,7 +6,7 @@ import inspect
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tyro
 from rich.console import Console
@@ -39,6 +39,15 @@ def run_command(
     except KeyboardInterrupt as interrupted:
         print(str(interrupted) or "interrupted: nothing is written", file=sys.stderr)
         return INTERRUPTED
+
+
+def report_failures(failures: list[dict[str, Any]]) -> int:
+    """Name the cells that failed, as in a manifest, on standard error; returns the exit code."""
+    for failure in failures:
+        first, last = failure["runs"]
+        where = f"{failure['task']}, {failure['optimizer']}, {failure['agent']}, runs {first} to {last}"
+        print(f"failed: {where}: {failure['error']}", file=sys.stderr)
+    return FAILED if failures else 0
 
 
 def progress_bars(*columns: TextColumn) -> Bars:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 Row = Mapping[str, Any]
-NOTHING = "–"
+NOTHING, FAILED = "–", "failed"
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -41,6 +41,12 @@ class Column:
     def is_text(self) -> bool:
         """Whether it holds names, which stand to the left."""
         return self.key in ("task", "optimizer", "agent")
+
+    def cell(self, row: Row) -> str:
+        """Return what it shows of a row; of one with ``failed``, which has names only, that for its rank."""
+        if self.is_text or FAILED not in row:
+            return self.show(row)
+        return FAILED if self.key == "rank" else NOTHING
 
 
 def _name(key: str) -> Column:
@@ -167,49 +173,3 @@ TERMINAL = (
     COST,
     TRIALS,
 )
-
-
-def markdown_table(rows: Sequence[Row], columns: Sequence[Column] = HEADLINE) -> str:
-    """Return rows as a Markdown table, numbers to the right; what would end a cell is escaped."""
-    lines = ["| " + " | ".join(column.title for column in columns) + " |"]
-    lines.append("|" + "|".join("---" if column.is_text else "---:" for column in columns) + "|")
-    for row in rows:
-        cells = (_in_markdown(column, column.show(row)) for column in columns)
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def _in_markdown(column: Column, text: str) -> str:
-    if not column.is_text:
-        return text
-    plain = text.replace("\n", " ")
-    if "`" in plain:  # a code span cannot hold its own mark
-        return "".join(f"\\{letter}" if letter in "\\`*_[]<>|#&" else letter for letter in plain)
-    return "`" + plain.replace("|", "\\|") + "`"
-
-
-LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "∞": r"$\infty$", "–": "--"}
-LATEX |= {letter: f"\\{letter}" for letter in "&%$#_{}"} | {"<": r"\textless{}", ">": r"\textgreater{}", "\n": " "}
-
-
-def latex_escaped(text: str) -> str:
-    """Return text that LaTeX prints as it stands."""
-    return "".join(LATEX.get(letter, letter) for letter in text)
-
-
-def latex_table(rows: Sequence[Row], columns: Sequence[Column] = HEADLINE, caption: str = "") -> str:
-    """Return rows as a LaTeX table for the package booktabs, names and numbers escaped."""
-    form = "".join("l" if column.is_text else "r" for column in columns)
-    lines = [r"% needs \usepackage{booktabs}", r"\begin{table}", r"\centering"]
-    lines += [rf"\caption{{{latex_escaped(caption)}}}"] if caption else []
-    lines += [rf"\begin{{tabular}}{{{form}}}", r"\toprule"]
-    lines.append(" & ".join(latex_escaped(column.title) for column in columns) + r" \\")
-    lines.append(r"\midrule")
-    # a row that began with [ would be read as the space that \\ may ask for
-    lines += [" & ".join(_in_latex(column.show(row)) for column in columns) + r" \\" for row in rows]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"]) + "\n"
-
-
-def _in_latex(text: str) -> str:
-    escaped = latex_escaped(text)
-    return f"{{{escaped}}}" if escaped.startswith("[") else escaped

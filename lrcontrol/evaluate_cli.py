@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
@@ -16,11 +16,11 @@ from rich.progress import Progress, TaskID
 
 from lrcontrol.backends import Pool
 from lrcontrol.cell_store import write_whole
-from lrcontrol.cli import FAILED, INTERRUPTED, default_folder, file_name, progress_bars, run_command
+from lrcontrol.cli import INTERRUPTED, default_folder, file_name, progress_bars, report_failures, run_command
 from lrcontrol.comparison import compare
 from lrcontrol.custom import load_task
 from lrcontrol.envs.errors import InputError
-from lrcontrol.evaluation import DEFAULT_AGENTS, AllFailedError, Interrupted, evaluate
+from lrcontrol.evaluation import DEFAULT_AGENTS, DEFAULT_BLOCK, AllFailedError, Interrupted, evaluate
 from lrcontrol.results import Results, csv_bytes
 from lrcontrol.study import find_agents, lr0_grid
 from lrcontrol.tables import agent_table, comparison_table, grid_table
@@ -87,7 +87,7 @@ class EvaluateOptions:
     overwrite: bool = False
     """Replace the results that --out holds."""
 
-    block: int = 5
+    block: int = DEFAULT_BLOCK
     """Runs in a cell, the unit of work that is done whole or not; the last digits of a loss can depend on it."""
 
     traces: bool = True
@@ -143,14 +143,14 @@ def run_evaluate(options: EvaluateOptions) -> int:
             return _report_interrupted(interrupted, out)
         except AllFailedError as failed:
             bars.stop()
-            return _report_failures(failed.failures)
+            return report_failures(failed.failures)
     console = Console()
     for pair in results.pairs:
         _print(results.of(*pair), console, baseline, out, alone=len(options.task) * len(options.optimizer) == 1)
     seconds = time.perf_counter() - began
     console.print(f"[dim]{seconds:.1f} s; results in[/dim] {out}", soft_wrap=True, highlight=False)
     console.print(f"[dim]as a page: python -m lrcontrol.report[/dim] {out}", soft_wrap=True, highlight=False)
-    return _report_failures(results.manifest["failures"])
+    return report_failures(results.manifest["failures"])
 
 
 class Bars:
@@ -209,14 +209,6 @@ def _report_interrupted(interrupted: Interrupted, out: Path) -> int:
         file=sys.stderr,
     )
     return INTERRUPTED
-
-
-def _report_failures(failures: list[dict[str, Any]]) -> int:
-    for failure in failures:
-        first, last = failure["runs"]
-        where = f"{failure['task']}, {failure['optimizer']}, {failure['agent']}, runs {first} to {last}"
-        print(f"failed: {where}: {failure['error']}", file=sys.stderr)
-    return FAILED if failures else 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

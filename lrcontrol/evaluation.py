@@ -30,6 +30,7 @@ DEFAULT_AGENTS = (
     "learned",
 )
 
+DEFAULT_BLOCK = 5
 SMALL = 20_000  # training steps; starting workers would take longer
 
 CellProgress = Callable[[int, int], None]
@@ -59,7 +60,7 @@ def evaluate(
     device: str = "auto",
     out: str | Path | None = None,
     overwrite: bool = False,
-    block: int = 5,
+    block: int = DEFAULT_BLOCK,
     traces: bool = True,
     pool: Pool | None = None,
     progress: Progress | None = None,

@@ -10,11 +10,11 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from lrcontrol.cli import run_command
-from lrcontrol.columns import latex_table, markdown_table
+from lrcontrol.cli import report_failures, run_command
 from lrcontrol.envs.errors import InputError
 from lrcontrol.report_html import page_of, write_text
 from lrcontrol.report_study import combine, load_all
+from lrcontrol.report_text import brief, latex_page, markdown_page
 from lrcontrol.standings import standings
 from lrcontrol.tables import standings_tables
 
@@ -25,6 +25,7 @@ class ReportOptions:
 
     The page is a single file that needs no network. Several folders are shown side by side: an agent that two of them
     hold on the same task is then called "agent [folder]", and the page says what differs in how they were made.
+    Where cells have failed the exit code is 1; what is there is reported all the same.
 
     Examples:
       python -m lrcontrol.report results/mine
@@ -44,10 +45,10 @@ class ReportOptions:
     """Hold all other agents against this one. Default: schedule:kind=cosine, else constant, else the first."""
 
     markdown: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Write the table of all tasks, optimizers and agents as Markdown too."""
+    """Write the table of all tasks, optimizers and agents, and what it does not prove, as Markdown too."""
 
     latex: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Write it as LaTeX too, for the package booktabs."""
+    """Write the most important of its columns as LaTeX too, for the packages booktabs and graphicx."""
 
 
 def run_report(options: ReportOptions) -> int:
@@ -58,17 +59,17 @@ def run_report(options: ReportOptions) -> int:
     found = standings(study.results, study.baseline)
     out = options.out or options.folders[0] / "report.html"
     write_text(out, page_of(study, found))
-    rows = found.rows.to_pylist()
     if options.markdown is not None:
-        write_text(options.markdown, markdown_table(rows))
+        write_text(options.markdown, markdown_page(study, found))
     if options.latex is not None:
-        caption = f"Final training loss against {found.baseline}, intervals at 95 % over runs."
-        write_text(options.latex, latex_table(rows, caption=caption))
+        write_text(options.latex, latex_page(study, found))
     console = Console()
     for table in standings_tables(found):
         console.print(table)
+    for line in brief(study, found):
+        console.print(line, style="dim", markup=False, highlight=False)
     console.print(f"[dim]the page is[/dim] {out}", soft_wrap=True, highlight=False)
-    return 0
+    return report_failures(study.results.failures)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

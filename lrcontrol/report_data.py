@@ -16,7 +16,7 @@ from lrcontrol.standings import Standings
 
 Array = NDArray[np.float64]
 QUANTILES = (0.1, 0.5, 0.9)
-TAUS = np.geomspace(1.0, 100.0, 41)
+TAUS = np.round([1.0, *(1.0 + np.geomspace(1e-3, 99.0, 80))], 5)  # half of them below 1.3, where agents part
 LOWEST, HIGHEST, MISSING = -14.0, 14.0, 65535
 BYTES_FOR_TRACES, FEWEST, MOST = 2_200_000, 24, 160
 SHOWN_AT_FIRST = 7
@@ -61,7 +61,7 @@ def page_data(results: Results, standings: Standings) -> dict[str, Any]:
         "shown": SHOWN_AT_FIRST,
         "pairs": pairs,
         "profiles": profiles,
-        "taus": _rounded(TAUS),
+        "taus": TAUS.tolist(),
         "pool": list(packed.pool),
         "bins": packed.bins,
         "range": [LOWEST, HIGHEST],

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrcontrol.envs.errors import InputError
+from lrcontrol.evaluation import DEFAULT_BLOCK
 from lrcontrol.results import Results
 from lrcontrol.standings import USUAL_BASELINES
+from lrcontrol.study import find_agents
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -58,7 +60,13 @@ def combine(results_by_name: Mapping[str, Results], baseline: str | None = None)
         for name, results in results_by_name.items()
     ]
     tables = [pa.concat_tables(part, promote_options="permissive") for part in zip(*parts, strict=True)]
-    together = Results(tables[0], tables[1], tables[2], next(iter(results_by_name.values())).manifest)
+    failures = [
+        failure | {"agent": f"{failure['agent']} [{name}]" if failure["agent"] in shared else failure["agent"]}
+        for name, results in results_by_name.items()
+        for failure in results.failures
+    ]
+    first = next(iter(results_by_name.values())).manifest
+    together = Results(tables[0], tables[1], tables[2], {**first, "failures": failures})
     manifests = {name: results.manifest for name, results in results_by_name.items()}
     return ReportStudy(together, manifests, _find_baseline(together.agents, list(results_by_name), baseline))
 
@@ -68,7 +76,7 @@ def _in_several(parts: Any) -> set[str]:
     shared = set()
     for results in parts:
         names = (results.summary[name].to_pylist() for name in ("task", "optimizer", "agent"))
-        cells = set(zip(*names, strict=True))
+        cells = {*zip(*names, strict=True), *results.failed}
         shared |= {agent for _, _, agent in cells & seen}
         seen |= cells
     return shared
@@ -88,9 +96,18 @@ def _relabelled(table: pa.Table, name: str, shared: set[str]) -> pa.Table:
 
 
 def _find_baseline(agents: Sequence[str], names: Sequence[str], wanted: str | None) -> str:
-    choices = USUAL_BASELINES if wanted is None else (wanted,)
+    choices = USUAL_BASELINES if wanted is None else (wanted, _as_evaluated(wanted, names))
     spelled = [full for choice in choices for full in (choice, *(f"{choice} [{name}]" for name in names))]
     return next((agent for agent in spelled if agent in agents), agents[0] if wanted is None else str(wanted))
+
+
+def _as_evaluated(spelled: str, names: Sequence[str]) -> str:
+    """Return the name of the agent of a spelling, as ``factor=2`` for ``factor=2.0``; the spelling where it is none."""
+    end = next((end for name in names if spelled.endswith(end := f" [{name}]")), "")
+    try:
+        return find_agents([spelled.removesuffix(end)])[0].name + end
+    except InputError:
+        return spelled
 
 
 def load_all(folders: Sequence[Path]) -> dict[str, Results]:
@@ -151,10 +168,13 @@ def rerun(manifest: Mapping[str, Any]) -> str:
         "optimizer": config.get("optimizers", config.get("optimizer")),
         "seed": config.get("seed"),
         "device": config.get("device"),
+        "block": config.get("block") if config.get("block") != DEFAULT_BLOCK else None,
+        "traces": False if config.get("traces") is False else None,
     }
     given |= {name: _literal(value) for name, value in config.get("settings", {}).items()}
     parts = ", ".join(f"{name}={value!r}" for name, value in given.items() if value is not None)  # None is the default
-    return f"lrcontrol.evaluate({parts})"
+    own = [name for name in config.get("tasks", ()) if name in config.get("contents", ())]
+    return "".join(f"# in the place of {name!r}: that Task\n" for name in own) + f"lrcontrol.evaluate({parts})"
 
 
 def _literal(value: Any) -> Any:

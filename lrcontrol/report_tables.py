@@ -11,6 +11,7 @@ from lrcontrol.columns import Column
 
 Rows = Sequence[Mapping[str, Any]]
 WIDTH, HEIGHT = 112, 18
+ROOM, LITTLE = 3, 1.05
 
 
 def code(text: str) -> str:
@@ -96,9 +97,9 @@ def _kind(column: Column) -> str:
 def _cells(row: Mapping[str, Any], columns: Sequence[Column]) -> str:
     cells = []
     for column in columns:
-        shown = code(column.show(row)) if column.is_text else _with_quiet_interval(column.show(row))
+        shown = code(column.cell(row)) if column.is_text else _with_quiet_interval(column.cell(row))
         tag = 'th scope="row"' if column.key == "agent" else "td"
-        value = f' data-value="{_sortable(row[column.key])}"'
+        value = f' data-value="{_sortable(row.get(column.key, math.nan))}"'
         cells.append(f'<{tag} class="{_kind(column)}"{value}>{shown}</{tag.split()[0]}>')
     return "".join(cells)
 
@@ -126,26 +127,38 @@ def _facts(names: Mapping[str, str]) -> str:
 
 
 class _Scale:
-    """A small axis that the intervals of one column share."""
+    """A small axis that the intervals of one column share.
+
+    A logarithmic one is at most ``ROOM`` times as long as what the better three quarters of the rows need: one agent
+    that explodes would leave no width to the intervals of the rest. What lies beyond is an arrow at its end.
+    """
 
     def __init__(self, rows: Rows, key: str, logarithmic: bool) -> None:
-        ends = [row[name] for row in rows for name in (key, f"{key}_low", f"{key}_high")]
-        finite = [value for value in ends if math.isfinite(value) and (value > 0 or not logarithmic)] or [1.0]
+        ends = [[row.get(name, math.nan) for name in (key, f"{key}_low", f"{key}_high")] for row in rows]
+        usable = [[value for value in row if math.isfinite(value) and (value > 0 or not logarithmic)] for row in ends]
+        kept = [row for row in usable if row] or [[1.0]]
+        tops = sorted(max(row) for row in kept)
         self.key, self.logarithmic = key, logarithmic
-        self.low, self.high = min(*finite, 1.0), max(*finite, 1.0)
-        self.title = f"{self.low:.2g} to {self.high:.2g}{', log' if logarithmic else ''}"
+        self.low = min(1.0, *(min(row) for row in kept))
+        enough = max(LITTLE, tops[(3 * len(tops) - 1) // 4]) / self.low if logarithmic else 1.0
+        self.high = max(1.0, *(top for top in tops if not logarithmic or top / self.low <= enough**ROOM))
+        beyond = ", ▸ beyond" if tops[-1] > self.high else ""
+        self.title = f"{self.low:.2g} to {self.high:.2g}{', log' if logarithmic else ''}{beyond}"
 
     def place(self, value: float) -> float:
-        low, high, at = (math.log(v) if self.logarithmic else v for v in (self.low, self.high, value))
+        ends = (self.low, self.high, min(value, self.high))
+        low, high, at = (math.log(v) if self.logarithmic else v for v in ends)
         return 5 + (WIDTH - 10) * ((at - low) / (high - low) if high > low else 0.5)
 
     def drawn(self, row: Mapping[str, Any]) -> str:
-        value, low, high = (row[name] for name in (self.key, f"{self.key}_low", f"{self.key}_high"))
+        value, low, high = (row.get(name, math.nan) for name in (self.key, f"{self.key}_low", f"{self.key}_high"))
         if not math.isfinite(value):
             return ""
         middle, one = HEIGHT / 2, self.place(1.0)
         line = f'<path class="one" d="M{one:.1f} 0V{HEIGHT}"/>'
         if math.isfinite(low):
             line += f'<path class="span" d="M{self.place(low):.1f} {middle:g}H{self.place(high):.1f}"/>'
-        dot = f'<circle cx="{self.place(value):.1f}" cy="{middle:g}" r="3.5"/>'
+        dot = f'<circle cx="{self.place(value):.1f}" cy="{middle:g}" r="3.5"/>' if value <= self.high else ""
+        if value > self.high or high > self.high:
+            dot += f'<path class="beyond" d="M{WIDTH - 7} {middle - 4:g}v8l6 -4Z"/>'
         return f'<svg width="{WIDTH}" height="{HEIGHT}" aria-hidden="true">{line}{dot}</svg>'

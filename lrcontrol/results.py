@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,13 +58,34 @@ class Results:
         columns = (self.summary[name].to_pylist() for name in ("task", "optimizer"))
         return list(dict.fromkeys(zip(*columns, strict=True)))
 
+    @property
+    def failures(self) -> list[dict[str, Any]]:
+        """The cells that failed, as in a manifest."""
+        return list(self.manifest.get("failures") or [])
+
+    @property
+    def failed(self) -> list[tuple[str, str, str]]:
+        """Task, optimizer and agent where every cell of the agent failed, so that it has no row."""
+        there = set(zip(*(self.summary[name].to_pylist() for name in LABELS[:3]), strict=True))
+        told = dict.fromkeys(tuple(one[name] for name in LABELS[:3]) for one in self.failures)
+        return [(task, optimizer, agent) for task, optimizer, agent in told if (task, optimizer, agent) not in there]
+
     def of(self, task: str, optimizer: str) -> Results:
-        """Return the results of one task with one optimizer."""
+        """Return the results of one task with one optimizer, and of its failures."""
         import pyarrow.compute as pc
 
         part = (pc.field("task") == task) & (pc.field("optimizer") == optimizer)
         summary, runs, traces = (table.filter(part) for table in (self.summary, self.runs, self.traces))
-        return Results(summary, runs, traces, self.manifest)
+        failures = [one for one in self.failures if (one["task"], one["optimizer"]) == (task, optimizer)]
+        return Results(summary, runs, traces, self.manifest | ({"failures": failures} if self.failures else {}))
+
+    def of_runs(self, agents: Sequence[str], runs: Sequence[int]) -> Results:
+        """Return the results of some agents on some runs."""
+        import pyarrow.compute as pc
+
+        part = pc.field("agent").isin(list(agents)) & pc.field("run").isin(list(runs))
+        kept = self.runs.filter(part)
+        return Results(summarise(kept), kept, self.traces.filter(part), self.manifest)
 
     def of_agent(self, agent: str) -> pa.Table:
         """Return the rows of ``summary`` of one agent."""
@@ -87,7 +109,7 @@ class Results:
         """Return the results that ``save`` wrote.
 
         Raises:
-            InputError: the folder does not hold them.
+            InputError: the folder does not hold them, or not yet.
         """
         import pyarrow as pa
         import pyarrow.csv
@@ -101,8 +123,25 @@ class Results:
             traces = pq.read_table(folder / "traces.parquet")
             manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         except (OSError, pa.ArrowInvalid, json.JSONDecodeError) as error:
-            raise InputError(f"{folder} does not hold the results of an evaluation: {error}") from error
+            raise _cannot_load(folder, error) from error
         return cls(summarise(runs), runs, traces, manifest)
+
+
+def _cannot_load(folder: Path, error: Exception) -> InputError:
+    """Return what is to be said of a folder that has no results: whose they would have been, where it is known."""
+    try:
+        begun = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        begun = {}
+    if "complete" not in begun or (folder / "runs.csv").exists():
+        return InputError(f"{folder} does not hold the results of an evaluation: {error}")
+    failures = begun.get("failures")
+    so_far = f"every cell failed, the first with {failures[0]['error']}" if failures else "it is not finished"
+    command = shlex.join([*begun["command"], "--out", str(folder)]) if begun.get("command") else "with its --out"
+    return InputError(
+        f"{folder}: an evaluation was begun here, and {so_far}; give the same evaluate command again, and it does what "
+        f"is missing: {command}"
+    )
 
 
 def run_table(cell: Cell, runs: Sequence[int], final: Mapping[str, NDArray[Any]], seed: int) -> pa.Table:

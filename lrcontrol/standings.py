@@ -10,6 +10,7 @@ import numpy as np
 from lrcontrol.aggregates import Array, Estimate, log_area, mean_over_tasks, middle_mean, ranks
 from lrcontrol.arrays import Losses, Traces, losses_by_pair, traces_by_agent
 from lrcontrol.budgets import loss_at_compute, passes, trials_to_match
+from lrcontrol.columns import FAILED
 from lrcontrol.envs.errors import InputError, unknown
 from lrcontrol.envs.features import TINY
 from lrcontrol.results import PASSES, Results
@@ -45,6 +46,7 @@ class Standings:
         baseline: the agent that the others are held against.
         left_out: task, optimizer and agent where an agent has no start and run in common with the others.
         cut: whether runs were left out because some agent lacks them.
+        failed: task, optimizer and agent where every cell of an agent failed.
     """
 
     rows: pa.Table
@@ -52,6 +54,22 @@ class Standings:
     baseline: str
     left_out: tuple[tuple[str, str, str], ...] = ()
     cut: bool = False
+    failed: tuple[tuple[str, str, str], ...] = ()
+
+    def listed(self) -> list[dict[str, Any]]:
+        """Return the rows of tables, each pair's by rank; last those that failed there, names and ``failed`` only."""
+        rows = self.rows.to_pylist()
+        names = ("task", "optimizer", "agent")
+        rows += [dict(zip(names, cell, strict=True)) | {FAILED: True} for cell in self.failed]
+        pairs = list(dict.fromkeys((row["task"], row["optimizer"]) for row in rows))
+        return sorted(rows, key=lambda row: (pairs.index((row["task"], row["optimizer"])), row.get("rank", np.inf)))
+
+    def overall_listed(self) -> list[dict[str, Any]]:
+        """Return the rows over all pairs; last the agents that failed wherever they were run."""
+        rows = self.overall.to_pylist()
+        there = {row["agent"] for row in rows}
+        failed = dict.fromkeys(agent for _, _, agent in self.failed if agent not in there)
+        return [*rows, *({"agent": agent, FAILED: True} for agent in failed)]
 
 
 def usual_baseline(results: Results) -> str:
@@ -74,6 +92,8 @@ def standings(results: Results, baseline: str | None = None, seed: int = 0) -> S
 
     chosen = usual_baseline(results) if baseline is None else baseline
     if chosen not in results.agents:
+        if chosen in {agent for _, _, agent in results.failed}:
+            raise InputError(f"baseline {chosen} has no results, all its cells having failed: choose another")
         raise unknown("baseline", chosen, results.agents)
     grounds = losses_by_pair(results)
     if not any(chosen in losses.agents for losses in grounds):
@@ -85,7 +105,8 @@ def standings(results: Results, baseline: str | None = None, seed: int = 0) -> S
     overall.sort(key=lambda row: row["rank"])
     left_out = tuple((part.task, part.optimizer, agent) for part in grounds for agent in part.left_out)
     cut = any(part.cut for part in grounds)
-    return Standings(pa.Table.from_pylist(rows), pa.Table.from_pylist(overall), chosen, left_out, cut)
+    failed = tuple(results.failed)
+    return Standings(pa.Table.from_pylist(rows), pa.Table.from_pylist(overall), chosen, left_out, cut, failed)
 
 
 def _with_ends(name: str, estimate: Estimate) -> dict[str, float]:

@@ -10,6 +10,8 @@ from numpy.typing import ArrayLike
 
 from lrcontrol.envs.errors import InputError
 
+NOTABLE = 0.05
+
 
 class PairedDifference(NamedTuple):
     """The mean of a − b over pairs and the interval that holds it at the level asked for."""
@@ -73,6 +75,11 @@ def signed_rank_p(a: ArrayLike, b: ArrayLike) -> float:
     from scipy.stats import wilcoxon
 
     return 1.0 if np.array_equal(a, b) else float(wilcoxon(a, b).pvalue)
+
+
+def lowest_holm_p(runs: int, tests: int) -> float:
+    """Return the lowest that ``holm`` can make of ``tests`` times ``signed_rank_p``, each at least 2 / 2^runs."""
+    return min(1.0, tests * 2.0 ** (1 - runs))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

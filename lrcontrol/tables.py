@@ -9,9 +9,11 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from lrcontrol.columns import OVERALL, TERMINAL, Column
+from lrcontrol.arrays import losses_by_pair
+from lrcontrol.columns import FAILED, OVERALL, TERMINAL, Column
 from lrcontrol.results import Results, steps_of
 from lrcontrol.standings import Standings
+from lrcontrol.statistics import NOTABLE, lowest_holm_p
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,12 +46,19 @@ def agent_table(results: Results, agent: str) -> Table:
 
 
 def grid_table(results: Results) -> Table:
-    """Return one line per agent over the whole grid of initial rates, by final training loss."""
-    [pair] = results.pairs
-    task, optimizer = pair
+    """Return one line per agent over the whole grid of initial rates, by final training loss.
+
+    Where cells failed, all lines are over the runs that all agents have; an agent without any has a line that says so.
+    """
+    [(task, optimizer)] = results.pairs
     rates, runs = set(results.summary["lr0"].to_pylist()), results.manifest["config"]["runs"]
+    steps, failures, missing = steps_of(results), results.failures, {agent: FAILED for _, _, agent in results.failed}
+    if failures:
+        [common] = losses_by_pair(results)
+        missing |= dict.fromkeys(common.left_out, "left out")
+        results, runs = results.of_runs(common.agents, common.runs), len(common.runs)
     title = (
-        f"{task}, {optimizer}, {steps_of(results)} steps: final training loss over "
+        f"{task}, {optimizer}, {steps} steps: final training loss over "
         f"{len(rates)} initial rates from {min(rates):g} to {max(rates):g}, {runs} runs each"
     )
     table = _table(title)
@@ -69,19 +78,22 @@ def grid_table(results: Results) -> Table:
             f"{sum(row['diverged'] for row in rows)} of {sum(row['runs'] for row in rows)}",
             f"{rows[0]['forward_passes'] - rows[0]['backward_passes']:.0f}",
         )
-    failures = [part for part in results.manifest.get("failures", ()) if (part["task"], part["optimizer"]) == pair]
+    for agent, why in missing.items():
+        table.add_row(agent, why)
     if failures:
-        failed = (f"{part['agent']}, runs {part['runs'][0]} to {part['runs'][1]}" for part in failures)
-        table.caption = "failed, and missing above: " + "; ".join(failed)
+        failed = (f"{part['agent']}, runs {part['runs'][0]} to {part['runs'][-1]}" for part in failures)
+        table.caption = f"failed: {'; '.join(failed)}. The lines above are over the runs that all of their agents have"
     return table
 
 
 def comparison_table(compared: pa.Table, baseline: str) -> Table:
     """Return what ``lrcontrol.compare`` found, a line for each agent."""
     rows = compared.to_pylist()
+    runs, floor = rows[0]["runs"], lowest_holm_p(rows[0]["runs"], len(rows))
     table = _table(
         f"against {baseline}, paired by run: geometric mean of loss / loss over the grid. One task at equal steps, "
-        f"{rows[0]['runs']} runs: it proves nothing about other tasks, about test loss, or at equal cost"
+        f"{runs} runs: it proves nothing about other tasks, about test loss, or at equal cost"
+        + (f"; no p can be below {floor:.3g} here: look at the intervals" if floor > NOTABLE else "")
     )
     table.add_column("agent", no_wrap=True)
     for name in ("ratio", "95 % interval", "improves", "p (Holm)", "IQM", "cost"):
@@ -99,17 +111,15 @@ def standings_tables(found: Standings) -> list[Table]:
     tables = []
     if len(set(zip(*(found.rows[name].to_pylist() for name in ("task", "optimizer")), strict=True))) > 1:
         tables.append(
-            _of_columns(
-                f"final training loss on all tasks and optimizers\n{against}", OVERALL, found.overall.to_pylist()
-            )
+            _of_columns(f"final training loss on all tasks and optimizers\n{against}", OVERALL, found.overall_listed())
         )
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in found.rows.to_pylist():
+    for row in found.listed():
         groups.setdefault((row["task"], row["optimizer"]), []).append(row)
     for (task, optimizer), rows in groups.items():
-        over = f"initial rates {rows[0]['starts']}, runs {rows[0]['runs']}"
-        title = f"final training loss on {task} with {optimizer}, {over}\n{against}"
-        tables.append(_of_columns(title, TERMINAL, sorted(rows, key=lambda row: row["rank"])))
+        over = "" if FAILED in rows[0] else f", initial rates {rows[0]['starts']}, runs {rows[0]['runs']}"
+        title = f"final training loss on {task} with {optimizer}{over}\n{against}"
+        tables.append(_of_columns(title, TERMINAL, rows))
     return tables
 
 
@@ -120,5 +130,5 @@ def _of_columns(title: str, columns: tuple[Column, ...], rows: list[dict[str, An
             column.title, justify="left" if column.is_text else "right", no_wrap=not column.is_text, overflow="fold"
         )
     for row in rows:
-        table.add_row(*(Text(column.show(row)) for column in columns))
+        table.add_row(*(Text(column.cell(row)) for column in columns))
     return table

@@ -97,7 +97,7 @@ const Chart = (() => {
     return best;
   }
 
-  // spec: title, from, x and y {title, log, fixed}, lines [{name, color, dash, baseline, dots, x, y, low, high}], mark
+  // spec: title, from, x and y {title, log, fixed}, lines [{name, color, dash, baseline, dots, steps, x, y, low, high}], mark
   function draw(host, spec, bands) {
     const figure = html(host, "figure", { class: "chart" });
     const caption = html(figure, "figcaption", {}, spec.title + " ");
@@ -128,10 +128,14 @@ const Chart = (() => {
     svg(root, "text", { x: (box.left + box.right) / 2, y: height - 6, "text-anchor": "middle" }, spec.x.title);
     svg(root, "text", { x: 0, y: 11 }, spec.y.title);
     if (spec.mark) svg(root, "path", { class: "mark", d: `M${px(spec.mark)} ${box.top}V${box.bottom}` });
-    const path = (xs, values) => {
+    const path = (xs, values, steps) => { // with steps a value holds until the next one
       let d = "", pen = "M";
       values.forEach((v, i) => {
-        if (usable(v)) { d += `${pen}${px(xs[i]).toFixed(1)} ${py(v).toFixed(1)}`; pen = "L"; } else pen = "M";
+        if (!usable(v)) { pen = "M"; return; }
+        const across = px(xs[i]).toFixed(1), down = py(v).toFixed(1);
+        if (!steps || pen === "M") d += `${pen}${across} ${down}`;
+        else d += steps === "back" ? `V${down}H${across}` : `H${across}V${down}`;
+        pen = "L";
       });
       return d;
     };
@@ -139,14 +143,14 @@ const Chart = (() => {
       for (const line of spec.lines) {
         const kept = line.x.map((_, i) => i).filter((i) => usable(line.low[i]) && usable(line.high[i]));
         if (kept.length < 2) continue;
-        const there = path(kept.map((i) => line.x[i]), kept.map((i) => line.high[i]));
-        const back = path(kept.map((i) => line.x[i]).reverse(), kept.map((i) => line.low[i]).reverse());
+        const there = path(kept.map((i) => line.x[i]), kept.map((i) => line.high[i]), line.steps);
+        const back = path(kept.map((i) => line.x[i]).reverse(), kept.map((i) => line.low[i]).reverse(), line.steps && "back");
         svg(root, "path", { class: "band", "data-agent": line.name, d: there + back.replace("M", "L") + "Z", fill: line.color });
       }
     }
     const labels = [];
     for (const line of spec.lines) {
-      const drawn = svg(root, "path", { class: line.baseline ? "line baseline" : "line", "data-agent": line.name, d: path(line.x, line.y), stroke: line.color });
+      const drawn = svg(root, "path", { class: line.baseline ? "line baseline" : "line", "data-agent": line.name, d: path(line.x, line.y, line.steps), stroke: line.color });
       if (line.dash) drawn.setAttribute("stroke-dasharray", line.dash);
       if (line.dots || line.x.length === 1) {
         line.x.forEach((v, i) => { if (usable(line.y[i])) svg(root, "circle", { cx: px(v), cy: py(line.y[i]), r: 2.4, fill: line.color }); });

@@ -97,7 +97,7 @@
       y: { title: "share within it", log: false, fixed: [0, 1], falling: true },
       lines: there.map((index) => {
         const { share, low, high } = profileOf(index, visible);
-        return Object.assign({ x: data.taus, y: share, low, high }, styles[index]);
+        return Object.assign({ x: data.taus, y: share, low, high, steps: true }, styles[index]);
       }),
     }]);
   }
@@ -131,11 +131,11 @@
   }
 
   function filterRows() {
-    const names = new Set([...chosen.on].map((index) => data.agents[index]));
+    const names = new Set([...chosen.on].map((index) => data.agents[index])), known = new Set(data.agents);
     document.querySelectorAll("tr[data-agent]").forEach((row) => {
       const { task, optimizer, agent } = row.dataset;
       const outside = task !== undefined && ((chosen.task && task !== chosen.task) || (chosen.optimizer && optimizer !== chosen.optimizer));
-      row.hidden = Boolean(outside || (by("only").checked && !names.has(agent)));
+      row.hidden = Boolean(outside || (by("only").checked && known.has(agent) && !names.has(agent)));
     });
   }
 

@@ -1,12 +1,15 @@
 """The report without a browser: what the page holds, which text it is made of, and the command line."""
 
 import html
+import io
 import itertools
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
+from rich.console import Console
 from studies import study
 
 import lrcontrol
@@ -14,9 +17,11 @@ from lrcontrol.envs import InputError
 from lrcontrol.report import write_report
 from lrcontrol.report_cli import main
 from lrcontrol.report_data import pack, page_data, unpack
-from lrcontrol.report_html import ASSETS
+from lrcontrol.report_html import ASSETS, page_of
 from lrcontrol.report_study import combine, differing, facts, load_all, rerun
+from lrcontrol.report_text import brief, latex_page, markdown_page
 from lrcontrol.standings import standings
+from lrcontrol.tables import standings_tables
 
 ONE, TWO = ("a", "sgd"), ("b", "adamw")
 EVIL = '</script><img src=x onerror="alert(1)">&amp;'
@@ -131,7 +136,126 @@ def test_a_result_says_how_to_make_it_again():
     assert rerun({"command": ["pytest"], "config": config}) == (
         "lrcontrol.evaluate(task=['a'], agents=['constant'], runs=2, optimizer=['sgd'], seed=0, momentum=0.9)"
     )
+    more = config | {"block": 10, "traces": False, "tasks": ["mine"], "contents": {"mine": "abc"}}
+    assert rerun({"command": None, "config": more}) == (
+        "# in the place of 'mine': that Task\nlrcontrol.evaluate(task=['mine'], agents=['constant'], runs=2, "
+        "optimizer=['sgd'], seed=0, block=10, traces=False, momentum=0.9)"
+    )
+    assert "block" not in rerun({"config": config | {"block": 5, "traces": True}})
     assert facts({"config": {"runs": 2}, "seconds": 3.0, "commit": None}) == {"config.runs": "2", "commit": "null"}
+
+
+def failure(agent, *pair, runs=(0, 2), error="RuntimeError: no more"):
+    return {"task": pair[0], "optimizer": pair[1], "agent": agent, "runs": list(runs), "error": error}
+
+
+def reported(tmp_path, results, **options):
+    """Return the page, the Markdown, the LaTeX and what a terminal shows of results."""
+    combined = combine(results, **options)
+    found = standings(combined.results, combined.baseline)
+    console = Console(width=200, record=True, file=io.StringIO())
+    for table in standings_tables(found):
+        console.print(table)
+    said = "\n".join([console.export_text(), *brief(combined, found)])
+    return page_of(combined, found), markdown_page(combined, found), latex_page(combined, found), said
+
+
+def test_an_agent_that_failed_altogether_stands_in_every_table_and_at_the_head(tmp_path):
+    failures = [failure("gone", *ONE), failure("gone", *TWO), failure("other", *TWO, runs=(3, 5))]
+    page, markdown, latex, said = reported(tmp_path, {"x": small(failures=failures, complete=False)})
+    assert markdown.count("| `gone` | failed | – |") == 2
+    assert latex.count(r"gone & failed & -- &") == 2
+    assert len(re.findall(r"gone +failed +–", said)) == 3  # over all pairs too
+    assert page.count('<th scope="row" class="text agent" data-value="gone"><code>gone</code></th>') == 3
+    assert page.count(">failed<") == 3
+    told = (
+        "3 cells failed, and their runs are missing here: gone on a, sgd, all runs; "
+        "gone on b, adamw, all runs; other on b, adamw, runs 3 to 5."
+    )
+    assert told in said
+    for text, bare in ((page, r"</?code>|</?strong>"), (markdown, "[`*]"), (latex, r"\\\w+\{|\}")):
+        assert told in re.sub(bare, "", text)
+    for text in (page, markdown, latex, said):
+        assert "interrupted" not in text
+        assert "did not get to" not in text
+    assert "interrupted" in reported(tmp_path, {"x": small(complete=False)})[0]
+    with pytest.raises(InputError, match="baseline gone has no results, all its cells having failed"):
+        reported(tmp_path, {"x": small(failures=failures)}, baseline="gone")
+
+
+def test_an_agent_that_failed_in_one_of_two_results_is_told_apart(tmp_path):
+    whole, partly = small(), small(agents=("constant",), failures=[failure("other", *ONE)])
+    found = combine({"old": whole, "new": partly})
+    assert found.results.failed == [(*ONE, "other [new]")]
+    assert set(found.results.agents) == {"constant [old]", "other [old]", "constant [new]"}
+    assert "| `other [new]` | failed |" in reported(tmp_path, {"old": whole, "new": partly})[1]
+
+
+def test_markdown_and_latex_say_what_they_do_not_prove(tmp_path):
+    page, markdown, latex, said = reported(tmp_path, {"x": small()})
+    for text in (page, markdown, latex):
+        assert "Others are held against" in text
+        assert "Test data selected nothing" in text
+        assert "nothing here is said about generalisation" in text
+    assert markdown.index("Test data") < markdown.index("| task |")
+    assert latex.index(r"\end{tabular}") < latex.index(r"\footnotesize") < latex.index("Test data")
+    assert "what this does not prove: training loss, not generalisation; intervals over 3 runs" in said
+    assert r"\resizebox{\ifdim\width>\linewidth" in latex
+    assert latex.count("{") == latex.count("}")
+    assert r"@ 1" in latex
+    assert "1e" not in latex
+
+
+def test_no_p_can_be_low_where_runs_are_few_and_agents_many(tmp_path):
+    agents = ("constant", "b", "c")
+    few, many = (
+        study({ONE: {name: np.random.default_rng(0).uniform(size=(2, runs)) for name in agents}}) for runs in (5, 8)
+    )
+    said = "With 5 runs and 2 agents against the baseline no p after Holm can fall below 0.125: look at the intervals."
+    assert said in reported(tmp_path, {"x": few})[1]
+    assert "no p after Holm" not in reported(tmp_path, {"x": many})[1]  # 2 · 2 / 2^8
+
+
+def test_replays_and_optimizers_of_ones_own_are_told_of(tmp_path):
+    plain = reported(tmp_path, {"x": small()})[1]
+    assert "The mean rank depends on who else is in the table" in plain
+    assert "these very runs" not in plain
+    assert "optimizer of one's own" not in plain
+    agents = ("constant", "replay:of=constant", "dog", "prodigy:knob=true", "random-search")
+    runs = {name: np.ones((1, 2)) for name in agents}
+    _, markdown, _, said = reported(tmp_path, {"x": study({("a", "sgd"): runs, ("a", "adamw"): runs})})
+    assert "- `replay:of=constant`: a replay follows the mean of what its agent did on these very runs" in markdown
+    assert "a replay has seen these very runs" in said
+    assert "- `dog`, `prodigy:knob=true`: an optimizer of one's own does not look at the base optimizer" in markdown
+    alone = reported(tmp_path, {"x": study({("a", "sgd"): runs})})[1]
+    assert "optimizer of one's own" not in alone  # there is nothing that it counts for twice
+
+
+def test_one_bad_agent_does_not_hide_the_intervals_of_the_others(tmp_path):
+    random = np.random.default_rng(0)
+    losses = {f"agent-{n}": random.uniform(0.8, 1.2, (2, 5)) for n in range(6)} | {"constant": np.ones((2, 5))}
+    drawn = re.compile(r'class="span" d="M([\d.]+) 9H([\d.]+)"')
+
+    def widths(page):
+        ratios = re.findall(r'<td class="dots">(.*?)</td>', page)[1::2]
+        spans = [drawn.search(cell) for cell in ratios]
+        return [float(span[2]) - float(span[1]) for span in spans], [cell.count("beyond") for cell in ratios]
+
+    alone, beyond = widths(reported(tmp_path, {"x": study({ONE: losses})})[0])
+    assert sum(beyond) == 0
+    page = reported(tmp_path, {"x": study({ONE: losses | {"random": np.full((2, 5), 1e3)}})})[0]
+    with_bad, beyond = widths(page)
+    assert beyond == [0] * 7 + [1]
+    np.testing.assert_allclose(with_bad[:-1], alone, atol=0.2)
+    assert re.search(r"0\.\d+ to 1\.\d+, log, ▸ beyond", page)
+
+
+def test_a_profile_is_read_where_agents_part(tmp_path):
+    write_report({"x": small()}, tmp_path / "report.html")
+    taus = np.array(page_and_data(tmp_path / "report.html")[1]["taus"])
+    assert (taus[0], taus[-1]) == (1.0, 100.0)
+    assert ((taus > 1.0) & (taus < 1.3)).sum() >= 30
+    assert (np.diff(taus) > 0).all()
 
 
 def test_caveats_follow_what_is_shown(tmp_path):
@@ -209,13 +333,39 @@ def test_the_command_holds_two_folders_side_by_side(folders, capsys):
     _, data = page_and_data(out)
     assert sorted(data["agents"])[:2] == ["constant [first]", "constant [second]"]
     assert data["agents"][data["baseline"]] == "hillclimb:factor=2 [second]"
+    first = combine(load_all([folders / "first"]), "hillclimb:factor=2.0,every=1")  # as evaluate takes it
+    assert first.baseline == "hillclimb:factor=2"
+    both = combine(load_all([folders / "first", folders / "second"]), "hillclimb:factor=2.0 [second]")
+    assert both.baseline == "hillclimb:factor=2 [second]"
+
+
+def test_failures_are_in_the_exit_code(folders, tmp_path, capsys):
+    shutil.copytree(folders / "first", tmp_path / "failed")
+    path = tmp_path / "failed" / "manifest.json"
+    failures = [failure("gone", "digits-mlp", "sgd", runs=(0, 1))]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"complete": False, "failures": failures}))
+    assert main([str(tmp_path / "failed")]) == 1
+    printed = capsys.readouterr()
+    assert printed.err == "failed: digits-mlp, sgd, gone, runs 0 to 1: RuntimeError: no more\n"
+    assert "1 cell failed" in printed.out
 
 
 def test_what_cannot_be_reported_is_named(folders, capsys):
+    command = ["python", "-m", "lrcontrol.evaluate", "--runs", "2"]
+    for name, failures in (("begun", []), ("lost", [failure("constant", *ONE)])):
+        (folders / name).mkdir()
+        manifest = {"complete": False, "failures": failures, "command": command}
+        (folders / name / "manifest.json").write_text(json.dumps(manifest))
     for arguments, said in (
         ([str(folders)], "does not hold the results"),
         ([str(folders / "first"), str(folders / "first")], "first is given 2 times"),
         ([str(folders / "first"), "--baseline", "constnt"], "did you mean 'constant'"),
+        (
+            [str(folders / "begun")],
+            f"it is not finished; give the same evaluate command again, and it does what is "
+            f"missing: python -m lrcontrol.evaluate --runs 2 --out {folders / 'begun'}",
+        ),
+        ([str(folders / "lost")], "every cell failed, the first with RuntimeError: no more; give"),
         ([str(folders / "first"), "--out", str(folders / "first/runs.csv/x.html")], "cannot write"),
     ):
         assert main(arguments) == 2

@@ -1,5 +1,6 @@
 """The report in a headless browser: what is drawn, what filters and keys change, on a phone and in the dark."""
 
+import re
 import shutil
 
 import numpy as np
@@ -78,6 +79,31 @@ def test_every_panel_has_a_line_for_each_agent_shown(open_page):
     assert visible_rows(page) == len(PAIRS) * len(AGENTS)
     for path in page.locator("path.line").all():
         assert "NaN" not in path.get_attribute("d")
+
+
+def test_a_profile_is_drawn_in_steps(open_page):
+    page = open_page()
+    step = r"M[\d.]+ [\d.]+(H[\d.]+V[\d.]+)+"
+    for path in page.locator("#profile path.line").all():
+        assert re.fullmatch(step, path.get_attribute("d"))
+    band = page.locator("#profile path.band").first.get_attribute("d")
+    assert re.fullmatch(step + r"L[\d.]+ [\d.]+(V[\d.]+H[\d.]+)+Z", band)
+    assert "H" not in page.locator("#final path.line").first.get_attribute("d")
+
+
+def test_who_failed_is_seen_though_no_filter_knows_them(open_page, tmp_path):
+    failure = {"task": "a", "optimizer": "sgd", "agent": "gone", "runs": [0, 1], "error": "RuntimeError: no more"}
+    losses = {("a", "sgd"): {"constant": np.ones((1, 2)), "x": np.full((1, 2), 2.0)}}
+    write_report({"x": study(losses, failures=[failure])}, tmp_path / "report.html")
+    page = open_page(tmp_path / "report.html")
+    assert page.get_by_label("Tables: these agents only").is_checked()
+    row = page.locator("#standings tr[data-task][data-agent=gone]")
+    assert row.is_visible()
+    page.locator("table", has_text="Each task with each optimizer").get_by_role("button", name="ratio").click()
+    assert page.locator("#standings tr[data-task][data-agent]").last.get_attribute("data-agent") == "gone"
+    page.locator("#list").get_by_label("x").uncheck()
+    assert row.is_visible()
+    assert visible_rows(page) == 2
 
 
 def test_filters_change_what_is_shown(open_page):

@@ -1,6 +1,8 @@
 """The table of standings, and what is printed of it, against worked-out numbers."""
 
+import io
 import math
+import re
 
 import numpy as np
 import pytest
@@ -9,10 +11,11 @@ from studies import study
 
 import lrcontrol
 from lrcontrol.arrays import losses_by_pair, traces_by_agent
-from lrcontrol.columns import AGENT, COST, RATIO, latex_table, markdown_table, number
+from lrcontrol.columns import AGENT, BEST, COST, RATIO, number
 from lrcontrol.envs import InputError
+from lrcontrol.report_text import latex_table, markdown_table
 from lrcontrol.standings import standings
-from lrcontrol.tables import standings_tables
+from lrcontrol.tables import comparison_table, grid_table, standings_tables
 
 ONE, TWO = ("a", "sgd"), ("b", "adamw")
 LOSSES = {
@@ -149,6 +152,39 @@ def test_tables_for_terminal_markdown_and_latex():
     latex = latex_table(rows, (AGENT, COST), "of 100 %")
     for line in (r"\caption{of 100 \%}", r"\begin{tabular}{lr}", r"constant & 1.00 \\", r"50\%\_a|b\&c & 1.67 \\"):
         assert line in latex.splitlines()
+    row = {"agent": "1e-06", "best_loss": 12345.0, "best_lr0": 1e-6}
+    assert r"1e-06 & $1.23\cdot 10^{4}$ @ $10^{-6}$ \\" in latex_table([row], (AGENT, BEST)).splitlines()
+
+
+def failure(agent, first, last):
+    return {"task": "a", "optimizer": "sgd", "agent": agent, "runs": [first, last], "error": "RuntimeError: no more"}
+
+
+def test_the_table_of_an_evaluation_is_over_the_runs_that_all_have_and_names_who_has_none():
+    losses = {"constant": np.array([[1.0, 2.0, 30.0]]), "part": np.array([[5.0, 6.0]]), "late": np.array([[7.0]])}
+    results = study({ONE: losses}, config={"runs": 3}, failures=[failure("part", 2, 2), failure("gone", 0, 2)])
+    rows = results.runs.to_pylist()
+    rows[-1]["run"] = 2
+    results = lrcontrol.Results(results.summary, results.runs.from_pylist(rows), results.traces, results.manifest)
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(grid_table(results))
+    text = console.export_text()
+    assert "2 runs each" in text
+    for line in (r"constant +1\.500 +1 +1\.500", r"part +5\.500 +1 +5\.500", r"gone +failed", r"late +left out"):
+        assert re.search(rf"^ *{line}", text, re.M)
+    assert "failed: part, runs 2 to 2; gone, runs 0 to 2" in text
+
+
+def test_a_comparison_says_where_no_p_can_be_low():
+    shown = []
+    for runs in (3, 9):
+        losses = {"constant": np.ones((1, runs)), "x": np.arange(1.0, runs + 1.0)[None]}
+        console = Console(width=200, record=True, file=io.StringIO())
+        compared = lrcontrol.compare(study({ONE: losses}, config={"runs": runs}), "constant")
+        console.print(comparison_table(compared, "constant"))
+        shown.append(" ".join(console.export_text().split()))
+    assert "no p can be below 0.25 here: look at the intervals" in shown[0]
+    assert "no p can" not in shown[1]
 
 
 @pytest.mark.parametrize(

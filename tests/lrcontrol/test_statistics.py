@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import t
 
 from lrcontrol.envs import InputError
-from lrcontrol.statistics import paired_difference
+from lrcontrol.statistics import holm, lowest_holm_p, paired_difference, signed_rank_p
 
 
 def test_the_interval_is_near_students_for_normal_differences():
@@ -32,6 +32,12 @@ def test_equal_differences_and_seeds():
     assert paired_difference([2.0, 3.0], [1.0, 2.0]) == (1.0, 1.0, 1.0)
     a, b = [1.0, 2.0, 4.0, 8.0], [0.0, 0.5, 1.0, 1.5]
     assert paired_difference(a, b, seed=1) == paired_difference(a, b, seed=1)
+
+
+@pytest.mark.parametrize(("runs", "tests"), [(5, 1), (5, 3), (8, 2), (2, 4)])
+def test_no_corrected_p_is_below_that_of_runs_that_all_agree(runs, tests):
+    a = np.arange(1.0, runs + 1.0)
+    assert min(holm([signed_rank_p(a, 3.0 * a)] * tests)) == pytest.approx(lowest_holm_p(runs, tests))
 
 
 @pytest.mark.parametrize(("a", "b"), [([1.0], [2.0]), ([1.0, 2.0], [1.0]), ([[1.0, 2.0]], [[1.0, 2.0]])])
