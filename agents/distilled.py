@@ -32,7 +32,7 @@ WEIGHTS = {
 
 @functools.cache
 def distilled() -> TrainedAgent:
-    """Return the agent that multiplies the rate by 2 to the power of that line, held to −1..1.
+    """Return the agent that multiplies the rate by 2 to the power of a line through its features, held to −1..1.
 
     Schedule and start are those of ``learned``; the initial rate is not looked at.
     """

@@ -14,6 +14,7 @@ import tyro
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
+from lrcontrol.agent_list import agent_tables
 from lrcontrol.backends import Pool
 from lrcontrol.cell_store import write_whole
 from lrcontrol.cli import INTERRUPTED, default_folder, file_name, progress_bars, report_failures, run_command
@@ -36,6 +37,7 @@ class EvaluateOptions:
     Examples:
       python -m lrcontrol.evaluate
       python -m lrcontrol.evaluate --task mnist-mlp --optimizer adamw --agents constant hillclimb:factor=2
+      python -m lrcontrol.evaluate --agents help
       python -m lrcontrol.evaluate --task my_file.py:my_task --lr0-grid 1e-4 1 9 --runs 10
     """
 
@@ -45,16 +47,14 @@ class EvaluateOptions:
     quadratic:conditioning=100,noise=0.1; or your own, a Task in a file: path/to/file.py:name."""
 
     agents: tuple[str, ...] = DEFAULT_AGENTS
-    """Who controls the rate, as name:key=value,…: learned; distilled; blind; constant; schedule with kind (warm-up,
-    cosine, linear, one-cycle, step, inverse-sqrt, wsd), warmup, end, gamma, start, decay; plateau and greedy with
-    factor, patience, threshold, window, every; hillclimb with factor, every, probe, momentum; bandit with policy,
-    arms, every, momentum and more; random, which moves the rate by chance, with factor, every, seed; the folder of a
-    trained agent. Or who runs its own training: the optimizers dog, cocob, prodigy, dadapt-sgd, dadapt-adam,
-    schedulefree-sgd, schedulefree-adamw, adamw, nadamw, hypergradient-sgd and hypergradient-adam (these two with
-    additive), sps (Polyak steps) and armijo (a line search), all but cocob with knob; random-search, the best of
-    trials runs with rates by chance, with trials, kind, low, high; pbt, population based training, with population,
-    every, low, high; replay, another agent's mean schedule followed blindly, with of, as in
-    replay:of=hillclimb:factor=2."""
+    """Who controls the rate, as name or name:key=value,…; --agents help lists all with their keys and defaults.
+
+    Agents: learned, distilled, blind, constant, schedule, plateau, greedy, hillclimb, bandit, random, or the folder of
+    a trained one.
+
+    Rivals, which run their own training: the optimizers dog, cocob, prodigy, dadapt-sgd, dadapt-adam, schedulefree-sgd,
+    schedulefree-adamw, adamw, nadamw, hypergradient-sgd, hypergradient-adam, sps and armijo, at their defaults, or with
+    knob=true at the initial rate; random-search and pbt; replay, as in replay:of=hillclimb:factor=2."""
 
     lr0: Annotated[tuple[float, ...] | None, tyro.conf.arg(metavar="V [V ...]")] = None
     """Initial learning rates, one or more. Default: a grid of half-decades over the task's range."""
@@ -98,7 +98,8 @@ class EvaluateOptions:
     numbers do not depend on it."""
 
     backend: Literal["local", "dask", "ray"] = "local"
-    """Where cells are run: on this machine, or on a Dask or Ray cluster (pip install 'lrcontrol[distributed]')."""
+    """Where cells are run: on this machine, or on a Dask or Ray cluster (pip install 'lrcontrol[distributed]').
+    A ray:// address is that of a client server on the Ray head: ray start --head --ray-client-server-port 10001."""
 
     address: Annotated[str | None, tyro.conf.arg(metavar="URL")] = None
     """The cluster's scheduler, as in tcp://host:8786 or ray://host:10001. Default: a cluster on this machine."""
@@ -108,7 +109,11 @@ class EvaluateOptions:
 
 
 def run_evaluate(options: EvaluateOptions) -> int:
-    """Run one evaluation, print its tables and write its folder; returns the exit code."""
+    """Run one evaluation, print its tables and write its folder, or list the agents; returns the exit code."""
+    if options.agents == ("help",):
+        for part in agent_tables():
+            Console().print(part, highlight=False)
+        return 0
     if options.lr0 is not None and options.lr0_grid is not None:
         raise InputError("give --lr0 or --lr0-grid, not both")
     baseline = None if options.baseline is None else _check_baseline(options, options.baseline)

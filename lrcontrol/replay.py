@@ -62,5 +62,5 @@ def mean_schedule(world: World) -> Array:
 
 
 def replay(of: str = "learned") -> Replay:
-    """Return the replay of the agent that a spelling, or the folder of a trained one, stands for."""
+    """Return the replay of an agent, spelled or a folder: every run follows the mean of what it did, blindly."""
     return Replay(make_agent(of))

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,10 +16,12 @@ from conftest import needs_mnist
 from reference import train
 
 import lrcontrol
+from lrcontrol.agents import AGENTS
 from lrcontrol.envs import make_task
 from lrcontrol.envs.seeding import run_seeds
 from lrcontrol.evaluate_cli import main
 from lrcontrol.evaluation import DEFAULT_AGENTS, Interrupted
+from lrcontrol.peers import PEERS
 from lrcontrol.rollouts import settled
 from lrcontrol.study import lr0_grid
 
@@ -173,6 +176,28 @@ def test_bad_input_is_one_line_and_exit_code_two_and_leaves_nothing(arguments, c
     assert captured.err.count("\n") == 1
     assert captured.out == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_help_names_every_agent_and_its_keys(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert run_main("--agents", "help", "--out", tmp_path / "out") == 0
+    listed = capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(SystemExit, match="0"):
+        run_main("--help")
+    helped = capsys.readouterr().out
+    for name in (*AGENTS, *PEERS):
+        assert re.search(rf"^ *{name} ", listed, re.M)
+        assert re.search(rf"\b{name}\b", helped)
+    for text in (
+        "factor=1.01; every=1; probe=task (or update, gradient)",
+        "kind=cosine (or constant, warm-up,",
+        "knob=false",
+    ):
+        assert text in listed
+    assert "d0, 1e-6 by default" in listed
+    assert "knob=true puts the initial rate in for the optimizer's own knob" in listed
+    assert "ray start --head --ray-client-server-port 10001" in " ".join(re.sub("[│\n]", " ", helped).split())
 
 
 def test_words_the_parser_does_not_know_are_exit_code_two_too(capsys):
