@@ -6,9 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from lrcontrol.envs import random_deep, random_digits, random_images, random_quadratic, random_synthetic
 from lrcontrol.envs.errors import InputError
-from lrcontrol.envs.registry import make_task
+from lrcontrol.envs.registry import DISTRIBUTIONS, make_task
 from lrcontrol.envs.task import Task
 
 
@@ -68,16 +67,6 @@ class Mixture:
     def instance(self, index: int, held_out: bool = False) -> Task:
         """See TaskDistribution."""
         return self.members[index % len(self.members)].instance(index // len(self.members), held_out)
-
-
-# A new distribution is one file and one line here, and one in the registry of tasks for its single instances.
-DISTRIBUTIONS: dict[str, Callable[[int, bool], Task]] = {
-    "random-digits": random_digits.random_digits,
-    "random-synthetic": random_synthetic.random_synthetic,
-    "random-deep": random_deep.random_deep,
-    "random-images": random_images.random_images,
-    "random-quadratic": random_quadratic.random_quadratic,
-}
 
 
 def find_tasks(source: TaskSource) -> TaskDistribution:

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import functools
 
-import numpy as np
-import torch.nn.functional as F
-from numpy.random import SeedSequence
-
-from lrcontrol.envs.errors import InputError
 from lrcontrol.envs.models import mlp, scaled
-from lrcontrol.envs.random_synthetic import clusters, functions
-from lrcontrol.envs.seeding import log_uniform
+from lrcontrol.envs.random_synthetic import clusters, fitting, functions
+from lrcontrol.envs.seeding import draw_task, log_uniform
 from lrcontrol.envs.task import Task
 
 ENTROPY = 20_261_127  # of all instances; changing it changes every one of them
@@ -28,21 +23,19 @@ def random_deep(index: int = 0, held_out: bool = False) -> Task:
     Raises:
         InputError: a negative index.
     """
-    if index < 0:
-        raise InputError(f"random-deep: index {index} is negative")
-    random = np.random.default_rng(SeedSequence(ENTROPY, spawn_key=(int(held_out), index)))
+    random, name = draw_task("random-deep", ENTROPY, index, held_out)
     (inputs, targets), _ = (clusters, functions)[index % 2](random)
-    outputs = int(targets.max()) + 1 if targets.ndim == 1 else targets.shape[1]
+    outputs, loss = fitting(targets)
     width, layers = round(log_uniform(random, 12, 48)), round(log_uniform(random, 4, 12))
     normalised, activation = bool(random.random() < 0.5), ACTIVATIONS[random.integers(len(ACTIVATIONS))]
     sizes = (inputs.shape[1], *(width,) * layers, outputs)
     network = functools.partial(mlp, *sizes, activation=activation, normalised=normalised)
     gain = log_uniform(random, 0.7, 1.4) if normalised else log_uniform(random, 1.0, 2.4)
     return Task(
-        name=f"random-deep:index={index}{',held_out=true' if held_out else ''}",
+        name=name,
         model=functools.partial(scaled, network, gain),
         train=(inputs, targets),
-        loss=F.cross_entropy if targets.ndim == 1 else F.mse_loss,
+        loss=loss,
         batch_size=round(log_uniform(random, 16, 128)),
         steps=round(log_uniform(random, 80, 300)),
     )

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import functools
 
-import numpy as np
-from numpy.random import SeedSequence
-
 from lrcontrol.envs.digits import digits
-from lrcontrol.envs.errors import InputError
 from lrcontrol.envs.models import mlp, scaled
-from lrcontrol.envs.seeding import log_uniform
+from lrcontrol.envs.seeding import draw_task, log_uniform
 from lrcontrol.envs.task import Task
 
 ENTROPY = 20_250_117  # of all instances; changing it changes every one of them
@@ -26,9 +22,7 @@ def random_digits(index: int = 0, held_out: bool = False) -> Task:
     Raises:
         InputError: a negative index.
     """
-    if index < 0:
-        raise InputError(f"random-digits: index {index} is negative")
-    random = np.random.default_rng(SeedSequence(ENTROPY, spawn_key=(int(held_out), index)))
+    random, name = draw_task("random-digits", ENTROPY, index, held_out)
 
     def between(low: float, high: float) -> float:
         return log_uniform(random, low, high)
@@ -38,9 +32,8 @@ def random_digits(index: int = 0, held_out: bool = False) -> Task:
     gain, batch_size, steps = between(0.5, 2.0), round(between(16, 256)), round(between(80, 500))
     scale, shift = between(0.4, 3.3), float(random.uniform(0.0, 0.5))
     (inputs, targets), test = digits()
-    split = ",held_out=true" if held_out else ""
     return Task(
-        name=f"random-digits:index={index}{split}",
+        name=name,
         model=functools.partial(scaled, functools.partial(mlp, 64, *widths, 10, activation=activation), gain),
         train=(inputs * scale + shift, targets),
         test=(test[0] * scale + shift, test[1]),

@@ -7,13 +7,12 @@ import functools
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.random import Generator, SeedSequence
+from numpy.random import Generator
 from torch import Tensor, nn
 
 from lrcontrol.envs.digits import digits
-from lrcontrol.envs.errors import InputError
 from lrcontrol.envs.models import ACTIVATIONS, scaled
-from lrcontrol.envs.seeding import log_uniform
+from lrcontrol.envs.seeding import draw_task, log_uniform
 from lrcontrol.envs.task import Data, Task
 
 ENTROPY = 20_261_125  # of all instances; changing it changes every one of them
@@ -71,16 +70,14 @@ def random_images(index: int = 0, held_out: bool = False) -> Task:
     Raises:
         InputError: a negative index.
     """
-    if index < 0:
-        raise InputError(f"random-images: index {index} is negative")
-    random = np.random.default_rng(SeedSequence(ENTROPY, spawn_key=(int(held_out), index)))
+    random, name = draw_task("random-images", ENTROPY, index, held_out)
     channels = tuple(round(log_uniform(random, 4, 12)) for _ in range(int(random.integers(1, 3))))
     kernel, pooled = int(random.integers(2, 4)), bool(random.random() < 0.5)
     hidden = round(log_uniform(random, 16, 64)) if random.random() < 0.5 else 0
     activation = ("relu", "relu", "elu", "gelu", "tanh")[random.integers(5)]
     network = functools.partial(Convolutional, channels, kernel, pooled, hidden, activation)
     return Task(
-        name=f"random-images:index={index}{',held_out=true' if held_out else ''}",
+        name=name,
         model=functools.partial(scaled, network, log_uniform(random, 0.7, 1.7)),
         train=_images(random),
         batch_size=round(log_uniform(random, 8, 64)),

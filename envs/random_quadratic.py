@@ -7,11 +7,9 @@ import functools
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.random import SeedSequence
 from torch import nn
 
-from lrcontrol.envs.errors import InputError
-from lrcontrol.envs.seeding import log_uniform
+from lrcontrol.envs.seeding import draw_task, log_uniform
 from lrcontrol.envs.task import Task
 
 ENTROPY = 20_261_126  # of all instances; changing it changes every one of them
@@ -40,9 +38,7 @@ def random_quadratic(index: int = 0, held_out: bool = False) -> Task:
     Raises:
         InputError: a negative index.
     """
-    if index < 0:
-        raise InputError(f"random-quadratic: index {index} is negative")
-    random = np.random.default_rng(SeedSequence(ENTROPY, spawn_key=(int(held_out), index)))
+    random, name = draw_task("random-quadratic", ENTROPY, index, held_out)
     dimension, rows = round(log_uniform(random, 4, 128)), round(log_uniform(random, 1024, 8192))
     spectrum = np.arange(1.0, dimension + 1.0) ** -random.uniform(0.0, 2.0)
     directions = np.linalg.qr(random.standard_normal((dimension, dimension)))[0]
@@ -51,7 +47,7 @@ def random_quadratic(index: int = 0, held_out: bool = False) -> Task:
     targets = inputs @ random.standard_normal(dimension)
     targets += log_uniform(random, 0.01, 1.0) * targets.std() * random.standard_normal(rows)
     return Task(
-        name=f"random-quadratic:index={index}{',held_out=true' if held_out else ''}",
+        name=name,
         model=functools.partial(Line, dimension, log_uniform(random, 0.1, 10.0)),
         train=(torch.from_numpy(inputs.astype(np.float32)), torch.from_numpy(targets.astype(np.float32))),
         loss=F.mse_loss,

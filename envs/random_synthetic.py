@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.random import Generator, SeedSequence
+from numpy.random import Generator
 from torch import Tensor
 
 from lrcontrol.envs.digits import digits
-from lrcontrol.envs.errors import InputError
 from lrcontrol.envs.models import mlp, scaled
 from lrcontrol.envs.random_digits import ACTIVATIONS
-from lrcontrol.envs.seeding import log_uniform
-from lrcontrol.envs.task import Data, Task
+from lrcontrol.envs.seeding import draw_task, log_uniform
+from lrcontrol.envs.task import Data, Loss, Task
 from lrcontrol.envs.text import GPT, next_token_loss
 
 ENTROPY = 20_261_124  # of all instances; changing it changes every one of them
@@ -35,11 +34,8 @@ def random_synthetic(index: int = 0, held_out: bool = False) -> Task:
     Raises:
         InputError: a negative index.
     """
-    if index < 0:
-        raise InputError(f"random-synthetic: index {index} is negative")
-    random = np.random.default_rng(SeedSequence(ENTROPY, spawn_key=(int(held_out), index)))
+    random, name = draw_task("random-synthetic", ENTROPY, index, held_out)
     kind = list(KINDS)[index % len(KINDS)]
-    name = f"random-synthetic:index={index}{',held_out=true' if held_out else ''}"
     steps, gain = round(log_uniform(random, 80, 500)), log_uniform(random, 0.5, 2.0)
     if kind == "sentences":
         data, build = _sentences(random)
@@ -48,17 +44,24 @@ def random_synthetic(index: int = 0, held_out: bool = False) -> Task:
         return Task(name=name, model=model, train=data, loss=next_token_loss, batch_size=batch_size, steps=steps)
     data, middle = KINDS[kind](random)
     inputs, targets = data
-    outputs = int(targets.max()) + 1 if targets.ndim == 1 else targets.shape[1]
+    outputs, loss = fitting(targets)
     activation = ACTIVATIONS[random.integers(len(ACTIVATIONS))]
     network = functools.partial(mlp, inputs.shape[1], *middle, outputs, activation=activation)
     return Task(
         name=name,
         model=functools.partial(scaled, network, gain),
         train=data,
-        loss=F.cross_entropy if targets.ndim == 1 else F.mse_loss,
+        loss=loss,
         batch_size=round(log_uniform(random, 8, 256)),
         steps=steps,
     )
+
+
+def fitting(targets: Tensor) -> tuple[int, Loss]:
+    """Return how many outputs fit targets, classes (N,) or numbers (N, outputs), and their loss."""
+    if targets.ndim == 1:
+        return int(targets.max()) + 1, F.cross_entropy
+    return targets.shape[1], F.mse_loss
 
 
 def _rows(random: Generator) -> int:

@@ -1,4 +1,4 @@
-"""The tasks by name. A new task is one file and one line here."""
+"""The tasks and distributions of tasks by name. A new one is one file and one line here."""
 
 from __future__ import annotations
 
@@ -18,6 +18,14 @@ from lrcontrol.envs import (
 from lrcontrol.envs.spec import build
 from lrcontrol.envs.task import Task
 
+DISTRIBUTIONS: dict[str, Callable[[int, bool], Task]] = {
+    "random-digits": random_digits.random_digits,
+    "random-synthetic": random_synthetic.random_synthetic,
+    "random-deep": random_deep.random_deep,
+    "random-images": random_images.random_images,
+    "random-quadratic": random_quadratic.random_quadratic,
+}
+
 TASKS: dict[str, Callable[..., Task]] = {
     "digits-mlp": digits.digits_mlp,
     "quadratic": quadratic.quadratic,
@@ -28,11 +36,7 @@ TASKS: dict[str, Callable[..., Task]] = {
     "mnist-cnn": images.mnist_cnn,
     "mnist-autoencoder": images.mnist_autoencoder,
     "shakespeare-gpt": text.shakespeare_gpt,
-    "random-digits": random_digits.random_digits,
-    "random-synthetic": random_synthetic.random_synthetic,
-    "random-deep": random_deep.random_deep,
-    "random-images": random_images.random_images,
-    "random-quadratic": random_quadratic.random_quadratic,
+    **DISTRIBUTIONS,  # each instance is a task: random-digits:index=7
 }
 
 

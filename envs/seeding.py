@@ -43,6 +43,24 @@ def log_uniform(random: np.random.Generator, low: float, high: float) -> float:
     return float(np.exp(random.uniform(np.log(low), np.log(high))))
 
 
+def draw_task(name: str, entropy: int, index: int, held_out: bool) -> tuple[np.random.Generator, str]:
+    """Return the randomness of instance ``index`` of a distribution of tasks, and what that task is called.
+
+    Args:
+        name: the distribution's.
+        entropy: of all its instances; another number is another distribution.
+        index: 0 or more.
+        held_out: of the split that is never trained on.
+
+    Raises:
+        InputError: a negative index.
+    """
+    if index < 0:
+        raise InputError(f"{name}: index {index} is negative")
+    random = np.random.default_rng(SeedSequence(entropy, spawn_key=(int(held_out), index)))
+    return random, f"{name}:index={index}{',held_out=true' if held_out else ''}"
+
+
 def build_module(model: Callable[[], nn.Module], seed: int) -> nn.Module:
     """Return ``model()`` initialised from ``seed``; torch's global generator is left as it was."""
     with torch.random.fork_rng(devices=[]):

@@ -88,16 +88,7 @@ class CellStore:
             if {child.name for child in self.folder.iterdir()} <= {CELLS, LOCK, f".{MANIFEST}.new"}:
                 return  # killed while the first things were made
             raise InputError(f"{self.folder} is not empty and holds no results of an evaluation: choose another --out")
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            cells = (self.folder / CELLS).is_dir()
-            if not (overwrite and cells):
-                way_out = "choose another --out" + (", or add --overwrite" if cells else "")
-                raise InputError(f"{path} is damaged ({error}): {way_out}") from error
-            found = self.manifest
-        if not isinstance(found, dict) or not self.manifest.keys() <= found.keys() | {"code"}:
-            raise InputError(f"{path} is not of an evaluation: choose another --out")
+        found = self._found(path, overwrite)
         if overwrite:
             _claim(self.folder).release()
             aside = self.folder.with_name(f".{self.folder.name}.old")
@@ -112,6 +103,20 @@ class CellStore:
                 f"replace it"
             )
         self.manifest |= {name: found.get(name) for name in ("commit", "command")}
+
+    def _found(self, path: Path, overwrite: bool) -> dict[str, Any]:
+        """Return the manifest that is there; one's own in the place of a damaged one that is to be overwritten."""
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            cells = (self.folder / CELLS).is_dir()
+            if overwrite and cells:
+                return self.manifest
+            way_out = "choose another --out" + (", or add --overwrite" if cells else "")
+            raise InputError(f"{path} is damaged ({error}): {way_out}") from error
+        if not isinstance(found, dict) or not self.manifest.keys() <= found.keys() | {"code"}:
+            raise InputError(f"{path} is not of an evaluation: choose another --out")
+        return found
 
     def path(self, cell: Cell) -> Path:
         """Return where a cell's file is."""

@@ -6,7 +6,7 @@ import csv
 import json
 import math
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,7 +127,7 @@ def save_schedule(record: Record, path: str | Path) -> None:
     Path(path).write_text(json.dumps({"format": FORMAT, **columns}, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def _groups_of(columns: Mapping[str, object]) -> list[str]:
+def _groups_of(columns: Iterable[str]) -> list[str]:
     """Return the names of the groups' rates, in their order."""
     return sorted((name for name in columns if name.startswith("lr_")), key=lambda name: int(name[3:]))
 
@@ -146,7 +146,7 @@ def read_schedule(path: str | Path) -> dict[str, list[float]]:
             with path.open(newline="", encoding="utf-8") as file:
                 reader = csv.DictReader(file)
                 rows, there = list(reader), reader.fieldnames or ()
-            names = (*COLUMNS, *_groups_of(dict.fromkeys(there)))
+            names = (*COLUMNS, *_groups_of(there))
             return {name: [float(row[name]) for row in rows] for name in names}
         found = json.loads(path.read_text(encoding="utf-8"))
         names = (*COLUMNS, *_groups_of(found))

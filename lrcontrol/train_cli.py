@@ -17,8 +17,8 @@ from rich.progress import TextColumn
 
 from lrcontrol.cli import default_folder, progress_bars, run_command
 from lrcontrol.custom import load_task
-from lrcontrol.envs.distributions import DISTRIBUTIONS
 from lrcontrol.envs.errors import InputError
+from lrcontrol.envs.registry import DISTRIBUTIONS
 from lrcontrol.envs.settings import Settings
 from lrcontrol.training import train
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import lrcontrol
 from experiments.tables import rounded, write
 from lrcontrol.agents.learned import FOLDER as LEARNED_FOLDER
 from lrcontrol.agents.trained import TrainedAgent
+from lrcontrol.aggregates import Array
 from lrcontrol.backends import Pool
 from lrcontrol.budgets import runs_to_pay_off, trials_to_match
 from lrcontrol.cell_store import read_journal
@@ -44,6 +46,7 @@ SCHEDULES = (
 )
 PLATEAU = "plateau:factor=0.5,patience=1,window=20,every=5"  # chosen by plateau.py
 PATIENT = ("plateau", "plateau:patience=0,window=50", "greedy", "greedy:factor=0.95,patience=1,window=20")
+TUNED = {"tuned": SCHEDULES, "patient": PATIENT, "plateau": (PLATEAU,)}  # from the fine rates
 CONTROLLERS = (
     *PATIENT,
     *("hillclimb", "hillclimb:factor=2", "bandit", "random", "schedule:kind=one-cycle,start=0.3"),
@@ -74,11 +77,9 @@ CNN: dict[str, Any] = {"task": "mnist-cnn", "optimizer": "adamw", "lr0": [1e-4, 
 def studies_of(task: str) -> dict[str, dict[str, Any]]:
     """Return the studies of a task: rates of schedules and knobs on a grid, everything from six starts, the learned."""
     found: dict[str, dict[str, Any]] = {}
-    for (name, agents), optimizer in itertools.product((("tuned", SCHEDULES), ("patient", PATIENT)), BOTH):
+    for (name, agents), optimizer in itertools.product(TUNED.items(), BOTH):
         study = {"task": task, "agents": agents, "runs": 10, "optimizer": optimizer, "lr0": FINE[optimizer]}
         found[f"{task}/{name}-{optimizer}"] = study
-        study = {"task": task, "agents": (PLATEAU,), "runs": 10, "optimizer": optimizer, "lr0": FINE[optimizer]}
-        found[f"{task}/plateau-{optimizer}"] = study
     return found | {
         f"{task}/plateau": ALL | {"task": task, "agents": (PLATEAU,)},
         f"{task}/knobs": {"task": task, "agents": KNOBS, "optimizer": "adamw", "lr0": STARTS, "runs": 10},
@@ -104,14 +105,14 @@ PAGES = {
     **{f"{task}/starts": ((f"{task}/starts", f"{task}/plateau", f"{task}/learned"), COSINE) for task in TASKS},
     "mnist-cnn/starts": (("mnist-cnn/starts", "mnist-cnn/learned"), "schedule:kind=one-cycle"),
     **{
-        f"{task}/tuned": (tuple(f"{task}/{n}-{o}" for n in ("tuned", "patient", "plateau") for o in BOTH), COSINE)
+        f"{task}/tuned": (tuple(f"{task}/{name}-{optimizer}" for name in TUNED for optimizer in BOTH), COSINE)
         for task in TASKS
     },
     **{f"{task}/knobs": ((f"{task}/knobs",), "adamw:knob=true") for task in TASKS},
 }
 # Rivals at their best rate, in families whose p are corrected together: with more in one, none could be below 0.05.
 FAMILIES = {
-    "schedules": ("tuned-{optimizer}", "patient-{optimizer}", "plateau-{optimizer}"),
+    "schedules": tuple(f"{name}-{{optimizer}}" for name in TUNED),
     "knobs": ("knobs",),
     "others": ("starts",),
 }
@@ -211,32 +212,45 @@ def best(task: str, options: Options) -> list[dict[str, Any]]:
     The ratio of losses is the geometric mean over runs with its BCa interval; p is Wilcoxon's, corrected (Holm) within
     the family.
     """
+    folders = {name.removeprefix(f"{task}/"): options.folder / name for name in studies_of(task)}
+    loaded = {n: lrcontrol.Results.load(folder) for n, folder in folders.items() if (folder / "runs.csv").exists()}
     rows: list[dict[str, Any]] = []
-    for optimizer, (family, studies) in itertools.product(BOTH, FAMILIES.items()):
-        folders = [options.folder / task / name.format(optimizer=optimizer) for name in studies]
-        folders = [folder for folder in folders if (folder / "runs.csv").exists()]
-        mine = options.folder / task / "learned"
-        if not folders or not (mine / "runs.csv").exists():
-            continue
-        learned = lrcontrol.Results.load(mine).of(task, optimizer).by_start("learned").mean(axis=0)
-        known, found = {row["rival"] for row in rows if row["optimizer"] == optimizer}, []
-        for folder in folders:
-            whole = lrcontrol.Results.load(folder)
-            part = whole.of(task, optimizer if (task, optimizer) in whole.pairs else whole.pairs[0][1])
-            rates = sorted(set(part.runs["lr0"].to_pylist()))
-            for agent in part.agents:
-                losses = part.by_start(agent)
-                if agent in known or np.isnan(losses).any():
-                    continue
-                at = int(losses.mean(axis=1).argmin())
-                logs = paired_difference(np.log(learned), np.log(losses[at]))
-                row = {"task": task, "optimizer": optimizer, "family": family, "rival": agent, "lr0": rates[at]}
-                row |= {"loss": float(losses[at].mean()), "learned": float(learned.mean())}
-                row |= dict(zip(("ratio", "ratio_low", "ratio_high"), map(float, np.exp(logs)), strict=True))
-                found.append(row | {"p": signed_rank_p(learned, losses[at])})
-        for row, corrected in zip(found, holm([row["p"] for row in found]), strict=True):
-            rows.append(rounded(row | {"p_holm": corrected}))
+    for optimizer in BOTH if "learned" in loaded else ():
+        learned = loaded["learned"].of(task, optimizer).by_start("learned").mean(axis=0)
+        rivals: set[str] = set()
+        for family, studies in FAMILIES.items():
+            named = [name.format(optimizer=optimizer) for name in studies]
+            found = [row for name in named if name in loaded for row in rivals_at_best(loaded[name], optimizer)]
+            found = [row for row in found if row["rival"] not in rivals]
+            rivals |= {row["rival"] for row in found}
+            compared = [{"task": task, "optimizer": optimizer, "family": family, **held(row, learned)} for row in found]
+            corrected = holm([row["p"] for row in compared])
+            rows += [rounded(row | {"p_holm": p}) for row, p in zip(compared, corrected, strict=True)]
     return rows
+
+
+def rivals_at_best(results: lrcontrol.Results, optimizer: str) -> Iterator[dict[str, Any]]:
+    """Yield each agent of a study with its best rate and its losses (runs,) there; one whose cells failed is left out.
+
+    A study under one base optimizer that none of its agents looks at stands for both.
+    """
+    [pair] = [pair for pair in results.pairs if pair[1] == optimizer] or results.pairs
+    part = results.of(*pair)
+    rates = sorted(set(part.runs["lr0"].to_pylist()))
+    for agent in part.agents:
+        losses = part.by_start(agent)
+        if not np.isnan(losses).any():
+            at = int(losses.mean(axis=1).argmin())
+            yield {"rival": agent, "lr0": rates[at], "losses": losses[at]}
+
+
+def held(rival: dict[str, Any], learned: Array) -> dict[str, Any]:
+    """Return the row of a rival: means, the ratio of ``learned``'s losses (runs,) to its own, and p."""
+    losses = rival["losses"]
+    row = {"rival": rival["rival"], "lr0": rival["lr0"], "loss": float(losses.mean()), "learned": float(learned.mean())}
+    logs = paired_difference(np.log(learned), np.log(losses))
+    row |= dict(zip(("ratio", "ratio_low", "ratio_high"), map(float, np.exp(logs)), strict=True))
+    return row | {"p": signed_rank_p(learned, losses)}
 
 
 def failures(folder: Path) -> list[dict[str, Any]]:

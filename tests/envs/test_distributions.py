@@ -10,9 +10,10 @@ from torch import nn
 
 import lrcontrol
 from lrcontrol.envs import InputError, Settings, Task, TrainingVectorEnv, World, make_task, mlp
-from lrcontrol.envs.distributions import DISTRIBUTIONS, find_tasks
+from lrcontrol.envs.distributions import find_tasks
 from lrcontrol.envs.random_digits import random_digits
 from lrcontrol.envs.random_synthetic import KINDS, random_synthetic
+from lrcontrol.envs.registry import DISTRIBUTIONS
 from lrcontrol.envs.seeding import build_module, run_seeds
 from lrcontrol.envs.text import next_token_loss
 
