@@ -26,7 +26,8 @@ class Pool:
         backend: ``"local"``, ``"dask"`` or ``"ray"``; the latter two are in the extra ``distributed``.
         workers: how many, one torch thread each; None is one for each core here, and all there are of a cluster. A Dask
             cluster that is running has the workers it has.
-        address: of a running cluster, such as ``tcp://host:8786`` (Dask) or ``ray://host:10001``; None starts one here.
+        address: of a running cluster, such as ``tcp://host:8786`` (Dask), ``host:6379`` or ``ray://host:10001`` (Ray,
+            on a node of the cluster or from outside); None starts one here.
 
     Raises:
         InputError: a backend that is not known or not installed, no positive number of workers, an address of nothing.
@@ -141,7 +142,11 @@ class Pool:
             dashboard = False if self.address is None else None
             ray.init(self.address, num_cpus=cpus, include_dashboard=dashboard, logging_level=logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise InputError(f"no Ray cluster answers at {self.address}: {error}") from error
+            last = str(error).strip().splitlines()[-1:] or [type(error).__name__]  # some hold a whole traceback
+            raise InputError(
+                f"no Ray cluster answers at {self.address}: {last[0]}; where it asks for a token, RAY_AUTH_MODE=token "
+                f"and that token have to be set"
+            ) from error
         try:
             yield
         finally:

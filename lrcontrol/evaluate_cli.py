@@ -102,7 +102,8 @@ class EvaluateOptions:
     A ray:// address is that of a client server on the Ray head: ray start --head --ray-client-server-port 10001."""
 
     address: Annotated[str | None, tyro.conf.arg(metavar="URL")] = None
-    """The cluster's scheduler, as in tcp://host:8786 or ray://host:10001. Default: a cluster on this machine."""
+    """The cluster's scheduler, as in tcp://host:8786 (Dask), host:6379 or ray://host:10001 (Ray). Default: a
+    cluster on this machine."""
 
     baseline: Annotated[str | None, tyro.conf.arg(metavar="AGENT")] = None
     """Hold all other agents against this one, paired by run, with intervals and tests; writes comparison.csv too."""

@@ -3,8 +3,10 @@
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import cloudpickle
 import pytest
@@ -65,6 +67,49 @@ def test_two_workers_of_any_backend_give_the_bytes_of_one_process(backend, alone
     if backend != "local":
         pytest.importorskip({"dask": "distributed", "ray": "ray"}[backend])
     lrcontrol.evaluate("digits-mlp", AGENTS, out=tmp_path / "out", pool=Pool(backend, 2), **STUDY)
+    assert bytes_of(tmp_path / "out") == alone
+
+
+CLUSTERS = {
+    "dask": """
+import distributed
+if __name__ == "__main__":
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        print("address", cluster.scheduler_address, flush=True)
+        input()
+""",
+    "ray": """
+import ray
+ray.init(num_cpus=2, include_dashboard=False)
+print("address", ray.get_runtime_context().gcs_address, flush=True)
+input()
+""",
+}
+
+
+@contextlib.contextmanager
+def running(backend, folder):
+    """Yield the address of a cluster of another process; it ends with that process's standard input."""
+    script = folder / "cluster.py"
+    script.write_text(CLUSTERS[backend])
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, str(script)], cwd=folder, **pipes) as process:
+        try:
+            yield next(line.split()[1] for line in process.stdout if line.startswith("address "))
+        finally:
+            process.stdin.close()
+
+
+@pytest.mark.parametrize(("backend", "module"), [("dask", "distributed"), ("ray", "ray")])
+def test_a_cluster_that_runs_is_reached_by_its_address(backend, module, alone, tmp_path):
+    pytest.importorskip(module)
+    program = "import test_backends as t; from lrcontrol.backends import Pool; import lrcontrol, sys\n"
+    program += "pool = Pool(sys.argv[1], address=sys.argv[2])\n"
+    program += "lrcontrol.evaluate('digits-mlp', t.AGENTS, out=sys.argv[3], pool=pool, **t.STUDY)\n"
+    with running(backend, tmp_path) as address:
+        words = [sys.executable, "-c", program, backend, address, str(tmp_path / "out")]
+        token = {"RAY_AUTH_MODE": "token"}  # newer versions of Ray ask for the one that the head has written
+        subprocess.run(words, check=True, cwd=Path(__file__).parent, env=os.environ | token, timeout=300)
     assert bytes_of(tmp_path / "out") == alone
 
 
