@@ -22,13 +22,14 @@ VERSION = 1  # raised whenever a feature changes its meaning; trained agents rec
 class Moment:
     """All that features are made from, at one moment; arrays are (R,), a row for each replica.
 
-    ``level`` is what decisions have made of the rate so far: a multiple of where it began, the schedule aside.
+    ``level`` is what decisions have made of the rate so far: a multiple of ``begin``, its first value, schedule aside.
     ``measures`` holds what has to be measured on the parameters and gradients, and only what was asked for.
     """
 
     loss: Array
     lr: Array
     momentum: Array
+    begin: Array
     level: Array
     step: int
     steps: int
@@ -126,6 +127,11 @@ FEATURES: dict[str, Feature] = {
         lambda now, past: _log10(now.lr * np.sqrt(now.measures["update_sq"] / now.measures["param_sq"])),
         ("update_sq", "param_sq"),
     ),
+    "relative_peak": Feature(
+        "log10(lr ‖u‖ / ‖θ‖) with the rate as it were if the schedule were at its peak",
+        lambda now, past: _log10(now.begin * now.level * np.sqrt(now.measures["update_sq"] / now.measures["param_sq"])),
+        ("update_sq", "param_sq"),
+    ),
     "grad_sq_over_loss": Feature(
         "log10(‖g‖² / L)",
         lambda now, past: _log10(now.measures["grad_sq"] / np.maximum(now.loss, TINY)),
@@ -159,7 +165,7 @@ FEATURES: dict[str, Feature] = {
     ),
 }
 
-LATER = ("log_level", "possible_decrease")  # than the first agents that were trained on the defaults
+LATER = ("log_level", "possible_decrease", "relative_peak")  # than the first agents that were trained on the defaults
 DEFAULT_FEATURES = tuple(name for name in FEATURES if not name.startswith("probe_") and name not in LATER)
 
 

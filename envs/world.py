@@ -198,7 +198,16 @@ class World:
 
     def _observe(self) -> Observation:
         level = self.level / self.lr0 if self.settings.form == "recursive" else self._factor
-        now = Moment(self.engine.losses, self.lr, self.momentum, level, self.step_count, self.steps, self._measure())
+        now = Moment(
+            loss=self.engine.losses,
+            lr=self.lr,
+            momentum=self.momentum,
+            begin=self.lr0,
+            level=level,
+            step=self.step_count,
+            steps=self.steps,
+            measures=self._measure(),
+        )
         return observe(self.settings.features, now, self.history)
 
     def _measure(self) -> dict[str, Array]:

@@ -41,7 +41,7 @@ FEATURES = (
     "log_level",
     "budget_left",
 )
-CLIP = 0.5  # of a log loss against the generation's median: no single task decides
+CLIP = (-0.5, 1.5)  # of a log loss against the generation's median: no single task decides, and a blow-up counts
 AVERAGED = 5
 PENALTY, SIGMA = 5e-4, 0.3  # on the squared weights, and the widest search: a policy of hard switches has no scale
 GAIN = 1.5  # of relative_step, at most, in a policy to begin with
@@ -114,10 +114,12 @@ class Watched:
         return self.agent.predict(observation, state, episode_start, deterministic)
 
 
-def draw(index: int, optimizer: str, digits: int) -> Task:
-    """Return the task of an index, no transformer with SGD: nobody trains one so."""
-    task = find_tasks("random-synthetic" if index % digits else "random-digits").instance(index)
-    return task if optimizer == "adamw" or task.loss is not next_token_loss else draw(index + digits, optimizer, digits)
+def draw(index: int, optimizer: str, sources: tuple[str, ...]) -> Task:
+    """Return the task of an index, of one source after the other; no transformer with SGD: nobody trains one so."""
+    task = find_tasks(sources[index % len(sources)]).instance(index)
+    if optimizer == "adamw" or task.loss is not next_token_loss:
+        return task
+    return draw(index + len(sources), optimizer, sources)
 
 
 def rollout(
@@ -126,7 +128,7 @@ def rollout(
     """Return the final log losses (K,) of candidates on the task and run of a number; with ``collect`` observations."""
     torch.set_num_threads(1)
     optimizer, index = options.optimizers[number % len(options.optimizers)], number // len(options.optimizers)
-    task = draw(index, optimizer, options.digits)
+    task = draw(index, optimizer, options.sources)
     random = np.random.default_rng(FIRST_SEED + number)
     momentum = float(random.choice(MOMENTA[optimizer]))
     off = float(np.exp(random.uniform(-1.0, 1.0) * np.log(options.spread)))
@@ -178,8 +180,8 @@ class Options:
     tasks: int = 8
     """Tasks for a generation."""
 
-    digits: int = 2
-    """Every so many tasks one of random-digits, the others of random-synthetic."""
+    sources: tuple[str, ...] = ("random-digits", "random-synthetic")
+    """Distributions of tasks, in turn."""
 
     generations: int = 100
     """In all."""
@@ -198,6 +200,9 @@ class Options:
 
     init: Path | None = None
     """Folder of a linear policy to begin with."""
+
+    begin: dict[str, float] = field(default_factory=dict)
+    """Weights of a linear policy to begin with, by feature, and its bias: relative_peak -1 bias -1.5."""
 
     @property
     def shape(self) -> Shape:
@@ -242,6 +247,15 @@ class Search:
         if options.hidden:
             count = shape.hidden * shape.inputs
             mean[:count] = np.random.default_rng(options.seed).normal(0.0, shape.inputs**-0.5, count)
+        for name, value in options.begin.items():
+            if options.hidden:
+                raise ValueError("begin is for a policy without hidden units")
+            if name == "bias":
+                mean[-1] += value
+            else:
+                i = options.features.index(name)
+                mean[i] += value * scale[1, i]
+                mean[-1] += value * scale[0, i]
         if options.init is not None:
             begin_with(options.init, mean, scale, shape, options.features)
         return cls(scale.tolist(), mean.tolist(), options.sigma, np.eye(shape.size).tolist())
@@ -264,7 +278,7 @@ def main(options: Options) -> int:
             all_of_them = np.concatenate([candidates, evolution._mean[None], np.zeros((1, shape.size))])
             numbers = [options.first + search.done * options.tasks + n for n in range(options.tasks)]
             losses = np.array(parallel(delayed(rollout)(all_of_them, shape, scale, n, options) for n in numbers))
-            relative = np.clip(losses - np.median(losses, axis=1, keepdims=True), -CLIP, CLIP).mean(axis=0)
+            relative = np.clip(losses - np.median(losses, axis=1, keepdims=True), *CLIP).mean(axis=0)
             values = relative[: len(candidates)] + PENALTY * np.square(candidates).sum(axis=1)
             evolution.tell([(c, float(v)) for c, v in zip(candidates, values, strict=True)])
             evolution._sigma = min(evolution._sigma, SIGMA)
