@@ -116,7 +116,7 @@ class Watched:
 
 def draw(index: int, optimizer: str, sources: tuple[str, ...]) -> Task:
     """Return the task of an index, of one source after the other; no transformer with SGD: nobody trains one so."""
-    task = find_tasks(sources[index % len(sources)]).instance(index)
+    task = find_tasks(sources).instance(index)
     if optimizer == "adamw" or task.loss is not next_token_loss:
         return task
     return draw(index + len(sources), optimizer, sources)
