@@ -23,6 +23,7 @@ class Moment:
     """All that features are made from, at one moment; arrays are (R,), a row for each replica.
 
     ``level`` is what decisions have made of the rate so far: a multiple of ``begin``, its first value, schedule aside.
+    ``adaptive`` says that the optimizer scales each parameter's step by itself, as Adam does and SGD does not.
     ``measures`` holds what has to be measured on the parameters and gradients, and only what was asked for.
     """
 
@@ -33,6 +34,7 @@ class Moment:
     level: Array
     step: int
     steps: int
+    adaptive: bool
     measures: dict[str, Array] = field(default_factory=dict)
 
 
@@ -147,6 +149,10 @@ FEATURES: dict[str, Feature] = {
     "log_level": Feature(
         "log10 of what decisions have multiplied the rate by since it began", lambda now, past: _log10(now.level)
     ),
+    "adaptive": Feature(
+        "1 under AdamW and others that scale each parameter's step, 0 under SGD",
+        lambda now, past: np.full_like(now.loss, float(now.adaptive)),
+    ),
     "log_one_minus_momentum": Feature("log10(1 − β)", lambda now, past: _log10(1.0 - now.momentum)),
     "probe_slope": Feature(
         "(L(lr) − L(f·lr)) / (L(lr) log f) on one minibatch: positive if a higher rate is better; two forward passes",
@@ -165,7 +171,7 @@ FEATURES: dict[str, Feature] = {
     ),
 }
 
-LATER = ("log_level", "possible_decrease", "relative_peak")  # than the first agents that were trained on the defaults
+LATER = ("log_level", "possible_decrease", "relative_peak", "adaptive")  # than the first agents trained on the defaults
 DEFAULT_FEATURES = tuple(name for name in FEATURES if not name.startswith("probe_") and name not in LATER)
 
 

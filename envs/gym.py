@@ -72,8 +72,9 @@ class TrainingEnv(gymnasium.Env[Observation, Action]):
     | 12 | log_lr | log10 lr |
     | 13 | log_one_minus_momentum | log10(1 − β) |
 
-    ``probe_slope`` and ``probe_change`` may be added; they cost two forward passes a decision, and
-    ``probe_momentum_slope`` a third.
+    ``log_level``, ``possible_decrease``, ``relative_peak`` and ``adaptive`` may be added
+    (``lrcontrol.envs.FEATURES`` says what they are), and ``probe_slope`` and ``probe_change``: these two cost two
+    forward passes a decision, and ``probe_momentum_slope`` a third.
 
     ## Rewards
     The negative training loss on the next minibatch, averaged over the interval (``reward="loss"``). ``"log-loss"`` is

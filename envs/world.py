@@ -206,6 +206,7 @@ class World:
             level=level,
             step=self.step_count,
             steps=self.steps,
+            adaptive=self.settings.optimizer != "sgd",
             measures=self._measure(),
         )
         return observe(self.settings.features, now, self.history)

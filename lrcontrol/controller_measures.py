@@ -58,12 +58,14 @@ class Measurer:
         sample: about how many numbers of each tensor kind to read, where there are more; None is all.
 
     Attributes:
+        adaptive: whether the optimizer scales each parameter's step by itself: all do but SGD and what is made of it.
         last_gradient: the copies, by the parameters' numbers; empty where none are kept.
     """
 
     def __init__(self, rates: Rates, keeps_gradient: bool, sample: int | None = None) -> None:
         self.rates, self.keeps_gradient, self.sample = rates, keeps_gradient, sample
         self.kind = kind_of(unwrapped(rates.optimizer))
+        self.adaptive = not isinstance(unwrapped(rates.optimizer), torch.optim.SGD)
         self.last_gradient: list[Tensor | None] = []
 
     def params(self) -> list[Tensor]:

@@ -44,7 +44,11 @@ def test_features_are_what_they_say_computed_from_a_plain_run():
             "fast_vs_first": np.log(fast / first),
             "grad_cosine": 0.0 if velocity is None else float(g @ velocity / g.norm() / velocity.norm()),
             "predicted_decrease": np.log10(max(0.2 * float(g @ u) / loss, 1e-30)),
+            "possible_decrease": np.log10(0.2 * float(g.norm() * u.norm()) / loss),
             "relative_step": np.log10(0.2 * float(u.norm() / theta.norm())),
+            "relative_peak": np.log10(0.2 * float(u.norm() / theta.norm())),
+            "log_level": 0.0,
+            "adaptive": 0.0,
             "grad_sq_over_loss": np.log10(float(g @ g) / loss),
             "budget_left": 1.0 - t / 20,
             "log_steps_left": np.log10(21.0 - t),
@@ -55,6 +59,19 @@ def test_features_are_what_they_say_computed_from_a_plain_run():
         for name, value in expected.items():
             assert found[name] == pytest.approx(np.clip(value, -10, 10), rel=2e-3, abs=2e-4), (t, name)
         velocity, previous = u, loss
+
+
+def test_relative_peak_leaves_the_schedule_out_of_the_step():
+    names, lr0 = ("relative_peak", "relative_step", "log_lr", "log_level", "adaptive"), 0.02
+    schedule = Schedule("one-cycle")
+    settings = Settings(features=names, optimizer="adamw", base_schedule=schedule, max_factor=2.0, steps=20)
+    _, observations, _, _ = play(settings, np.full((9, 1, 1), 0.5), lr0=lr0)
+    peak, step, log_lr, log_level, adaptive = observations[:, 0].T.astype(np.float64)
+    decided = 0.5 * np.log10(2.0) * np.arange(10)  # half of a doubling at each step
+    np.testing.assert_allclose(log_level, decided, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(peak - step, np.log10(lr0) + decided - log_lr, rtol=1e-4, atol=1e-6)
+    assert (peak - step)[1] == pytest.approx(-np.log10(schedule(0, 20)), rel=1e-4)
+    assert (adaptive == 1.0).all()
 
 
 def test_probe_features_compare_two_trial_steps_on_the_present_minibatch():
