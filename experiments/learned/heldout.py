@@ -1,14 +1,17 @@
 """Compares ``learned`` on tasks that it was neither trained nor selected on with schedules and with tuning-free rivals.
 
     python -m experiments.learned.heldout                  # all tasks
-    python -m experiments.learned.heldout --tasks mnist-mlp
+    python -m experiments.learned.heldout --optimizers sgd # the others' rows stay as they are
 
 Each agent on each task and optimizer is a result folder below ``results/learned/heldout``; what is there is not done
-again. The tables are written from all that is there: heldout.csv task by task, overall.csv over the tasks.
+again. The tables are written from all that is there: heldout.csv task by task, overall.csv over the tasks, runs.parquet
+with what every run ended with.
 """
 
 from __future__ import annotations
 
+import csv
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,15 +26,32 @@ from lrcontrol.statistics import paired_difference
 from lrcontrol.study import lr0_grid
 
 HERE = Path(__file__).parent
+RUNS = HERE / "runs.parquet"
 DECADES, HALVES = lr0_grid(1e-6, 10.0, 8), lr0_grid(1e-6, 10.0, 15)
+HIGH = lr0_grid(1e-2, 100.0, 9)
 NARROW, FIVE = lr0_grid(1e-4, 1.0, 9), lr0_grid(1e-3, 1e-1, 5)  # for the tasks that two cores can hardly carry
-# Task: runs, and the grid of the schedules.
-TASKS: dict[str, tuple[int, list[float]]] = {
-    "mnist-mlp": (10, HALVES),
-    "fashion-mnist-deep": (10, HALVES),
-    "mnist-autoencoder": (3, NARROW),
-    "mnist-cnn": (2, FIVE),
-    "shakespeare-gpt": (2, FIVE),
+TASKS = {
+    "mnist-mlp": 10,
+    "fashion-mnist-deep": 10,
+    "mnist-autoencoder": 3,
+    "mnist-cnn": 2,
+    "shakespeare-gpt": 2,
+}  # runs
+# The grids of the schedules. Nobody trains a transformer with SGD.
+GRIDS: dict[str, dict[str, list[float]]] = {
+    "adamw": {
+        "mnist-mlp": HALVES,
+        "fashion-mnist-deep": HALVES,
+        "mnist-autoencoder": NARROW,
+        "mnist-cnn": FIVE,
+        "shakespeare-gpt": FIVE,
+    },
+    "sgd": {
+        "mnist-mlp": HIGH,
+        "fashion-mnist-deep": HIGH,
+        "mnist-autoencoder": HIGH,
+        "mnist-cnn": lr0_grid(1e-2, 1.0, 5),
+    },
 }
 # Of one-cycle in natural units, best on the training tasks: the state-blind control.
 STARTS = {"sgd": 0.1, "adamw": 0.3}
@@ -65,10 +85,11 @@ class Options:
 
 def plan(task: str, optimizer: str, agent: str) -> dict[str, list[float]]:
     """Return the initial rates of every agent on a task."""
-    grid = TASKS[task][1]
+    grid = GRIDS[optimizer].get(task, [])
     agents = {agent: ENDS, f"schedule:kind=one-cycle,start={STARTS[optimizer]:g}": ENDS[:1]}
     agents |= dict.fromkeys(("distilled", "blind", f"replay:of={agent}"), ENDS[:1])
-    agents |= {"constant": grid, "schedule:kind=one-cycle": grid}
+    if grid:
+        agents |= {"constant": grid, "schedule:kind=one-cycle": grid}
     if task in ("mnist-mlp", "fashion-mnist-deep"):
         agents |= dict.fromkeys(CLIMBERS, DECADES)
     return agents | dict.fromkeys(RIVALS, ENDS[:1])
@@ -85,7 +106,7 @@ def results_of(task: str, optimizer: str, agent: str, rates: list[float], option
     if not (out / "runs.csv").exists():
         if not options.run:
             return None
-        arguments: dict[str, Any] = {"lr0": rates, "runs": TASKS[task][0], "optimizer": optimizer, "momentum": 0.9}
+        arguments: dict[str, Any] = {"lr0": rates, "runs": TASKS[task], "optimizer": optimizer, "momentum": 0.9}
         lrcontrol.evaluate(task, [agent], out=out, **arguments)
         print(f"{task}, {optimizer}, {agent}", flush=True)
     return lrcontrol.Results.load(out)
@@ -148,16 +169,43 @@ def over_all(optimizer: str, results: dict[str, dict[str, lrcontrol.Results]], a
     return rows
 
 
+def runs_of(task: str, optimizer: str, results: dict[str, lrcontrol.Results]) -> Iterator[dict[str, Any]]:
+    """Yield what every run of all agents ended with."""
+    for name, its in results.items():
+        for run in its.runs.to_pylist():
+            row = {"task": task, "optimizer": optimizer, "agent": name, "lr0": run["lr0"], "run": run["run"]}
+            yield row | {measure: run[measure] for measure in ("train_loss", "test_loss", "test_accuracy", "diverged")}
+
+
+def write_beside(path: Path, rows: list[dict[str, Any]], optimizers: tuple[str, ...]) -> None:
+    """Write rows to a table whose rows of other optimizers stay."""
+    kept: list[dict[str, Any]] = []
+    if path.exists():
+        with path.open(encoding="utf-8", newline="") as file:
+            kept = [row for row in csv.DictReader(file) if row["optimizer"] not in optimizers]
+    write(path, [*kept, *rows])
+
+
 def main(options: Options) -> int:
-    """Run what is missing and write heldout.csv and overall.csv."""
-    rows, summary = [], []
+    """Run what is missing and write heldout.csv, overall.csv and runs.parquet."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows, summary, runs = [], [], []
     for optimizer in options.optimizers:
         results = {task: found(task, optimizer, options) for task in options.tasks}
         for task, there in results.items():
             rows += compare(task, optimizer, there, options)
+            runs += runs_of(task, optimizer, there)
         summary += over_all(optimizer, results, options.agent)
-    write(HERE / "heldout.csv", rows)
-    write(HERE / "overall.csv", summary)
+    write_beside(HERE / "heldout.csv", rows, options.optimizers)
+    write_beside(HERE / "overall.csv", summary, options.optimizers)
+    before = (
+        [row for row in pq.read_table(RUNS).to_pylist() if row["optimizer"] not in options.optimizers]
+        if RUNS.exists()
+        else []
+    )
+    pq.write_table(pa.Table.from_pylist([*before, *runs]), RUNS, compression="zstd")
     return 0
 
 

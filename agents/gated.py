@@ -1,0 +1,78 @@
+"""One agent of two: one for SGD and one for optimizers that scale each parameter's step by themselves, such as AdamW.
+
+The feature ``adaptive`` is the gate: under the other kind of optimizer the units of a network are driven so far into
+saturation that they say −1 exactly, whatever else they see, and a unit of the gate's own takes that away again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lrcontrol.agents.network import Network
+from lrcontrol.agents.trained import TrainedAgent
+from lrcontrol.envs.errors import InputError
+from lrcontrol.envs.features import LIMIT, Array
+
+SURE = 10.0  # tanh of it is 1 in single precision
+SCALE = 32.0  # a line z is 32 tanh(z / 32), to 3e-4 where it counts, between −1 and 1
+
+Layers = tuple[Array, Array, Array, float]
+
+
+def _layers(agent: TrainedAgent, names: Sequence[str]) -> Layers:
+    """Return weights (U, F) of an agent's units on the named features, biases, and the output's weights and bias."""
+    tensors = {name: np.asarray(tensor, np.float64) for name, tensor in agent.network.tensors.items()}
+    weight, bias = tensors["layers.0.weight"], tensors["layers.0.bias"]
+    if agent.network.depth == 1:
+        output, last = np.array([SCALE]), 0.0
+        weight, bias = weight / SCALE, bias / SCALE
+    else:
+        output, last = tensors["layers.1.weight"][0], float(tensors["layers.1.bias"][0])
+    spread = np.zeros((len(weight), len(names)))
+    spread[:, [names.index(name) for name in agent.needs["features"]]] = weight
+    return spread, bias, output, last
+
+
+def _gate_for(part: Layers) -> float:
+    """Return the power of two that no sum of a unit can make good, with features within their limits."""
+    most = (np.abs(part[0]).sum(axis=1) * LIMIT + np.abs(part[1])).max() + SURE
+    return float(2.0 ** np.ceil(np.log2(most)))
+
+
+def merge(sgd: TrainedAgent, adaptive: TrainedAgent) -> TrainedAgent:
+    """Return the agent that does what ``sgd`` does where the feature ``adaptive`` is 0, the other's where it is 1.
+
+    Args:
+        sgd: a line or a network of one layer of tanh units, with one output.
+        adaptive: another; its settings are the same but for the features it sees.
+
+    Raises:
+        InputError: their settings differ.
+    """
+    needs = [{name: value for name, value in agent.needs.items() if name != "features"} for agent in (sgd, adaptive)]
+    if needs[0] != needs[1]:
+        raise InputError(f"agents {sgd.name!r} and {adaptive.name!r} have different settings: {needs[0]}, {needs[1]}")
+    names = [*dict.fromkeys([*sgd.needs["features"], *adaptive.needs["features"]]), "adaptive"]
+    first, second = _layers(sgd, names), _layers(adaptive, names)
+    shut = _gate_for(second)
+    first[0][:, -1] -= _gate_for(first)
+    second[0][:, -1] += shut
+    gate = np.zeros((1, len(names)))
+    gate[0, -1] = 2.0 * SURE
+    # The gate's unit says −1 under SGD, 1 otherwise; the silent units say −1 each, which their part of it takes away.
+    lost = [part[2].sum() - part[3] for part in (first, second)]  # of the output, while the other one speaks
+    weights = np.concatenate([first[0], second[0], gate])
+    biases = np.concatenate([first[1], second[1] - shut, [-SURE]])
+    output = np.concatenate([first[2], second[2], [(lost[0] - lost[1]) / 2.0]])
+    last = first[3] + second[3] + (lost[0] + lost[1]) / 2.0
+    tensors = {
+        "layers.0.weight": weights.astype(np.float32),
+        "layers.0.bias": biases.astype(np.float32),
+        "layers.1.weight": output[None].astype(np.float32),
+        "layers.1.bias": np.array([last], np.float32),
+    }
+    training = {"sgd": sgd.training, "adaptive": adaptive.training}
+    network = Network(tensors, "tanh", "clip", sgd.network.sizes)
+    return TrainedAgent("merged", needs[0] | {"features": tuple(names)}, network, sgd.algorithm, training)

@@ -1,0 +1,45 @@
+"""Two agents in one: what each would do alone, under its own kind of optimizer."""
+
+import numpy as np
+import pytest
+
+from lrcontrol.agents import TrainedAgent, make_agent
+from lrcontrol.agents.gated import merge
+from lrcontrol.agents.network import Network
+from lrcontrol.envs import InputError
+
+NEEDS = {name: value for name, value in make_agent("learned").needs.items() if name != "features"}
+
+
+def agent(features, units, seed, **needs):
+    """Return a network of random weights, or a line where it has no units, on some features."""
+    rng = np.random.default_rng(seed)
+    sizes = [len(features), units, 1] if units else [len(features), 1]
+    tensors = {}
+    for number, (inputs, outputs) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+        tensors[f"layers.{number}.weight"] = rng.normal(size=(outputs, inputs)).astype(np.float32)
+        tensors[f"layers.{number}.bias"] = rng.normal(size=outputs).astype(np.float32)
+    return TrainedAgent(
+        "made up", NEEDS | needs | {"features": features}, Network(tensors, "tanh", "clip", (1,)), "", {}
+    )
+
+
+@pytest.mark.parametrize("units", [(0, 0), (0, 8), (6, 0), (5, 3)])
+@pytest.mark.parametrize("spread", [0.3, 3.0, 30.0])  # of what is seen, held to −10..10
+def test_each_answers_as_it_would_alone(units, spread):
+    sgd = agent(("relative_peak", "grad_cosine"), units[0], 1)
+    adaptive = agent(("grad_cosine", "loss_change", "relative_step"), units[1], 2)
+    both = merge(sgd, adaptive)
+    names = both.needs["features"]
+    assert names == ("relative_peak", "grad_cosine", "loss_change", "relative_step", "adaptive")
+    x = np.clip(np.random.default_rng(3).normal(size=(500, 5)) * spread, -10, 10).astype(np.float32)
+    for kind, alone in enumerate((sgd, adaptive)):
+        x[:, -1] = kind
+        wanted = alone.predict(x[:, [names.index(name) for name in alone.needs["features"]]])[0]
+        assert wanted.std() > 0.1
+        np.testing.assert_allclose(both.predict(x)[0], wanted, atol=5e-4)
+
+
+def test_agents_that_decide_otherwise_cannot_be_one():
+    with pytest.raises(InputError, match="different settings"):
+        merge(agent(("grad_cosine",), 0, 1), agent(("grad_cosine",), 0, 1, interval=2))
