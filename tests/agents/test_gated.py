@@ -1,5 +1,7 @@
 """Two agents in one: what each would do alone, under its own kind of optimizer."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -16,9 +18,9 @@ def agent(features, units, seed, **needs):
     rng = np.random.default_rng(seed)
     sizes = [len(features), units, 1] if units else [len(features), 1]
     tensors = {}
-    for number, (inputs, outputs) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
-        tensors[f"layers.{number}.weight"] = rng.normal(size=(outputs, inputs)).astype(np.float32)
-        tensors[f"layers.{number}.bias"] = rng.normal(size=outputs).astype(np.float32)
+    for number, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
+        tensors[f"layers.{number}.weight"] = (0.5 * rng.normal(size=(outputs, inputs))).astype(np.float32)
+        tensors[f"layers.{number}.bias"] = (0.1 * rng.normal(size=outputs)).astype(np.float32)
     return TrainedAgent(
         "made up", NEEDS | needs | {"features": features}, Network(tensors, "tanh", "clip", (1,)), "", {}
     )
