@@ -27,7 +27,7 @@ def agent(features, units, seed, **needs):
 
 
 @pytest.mark.parametrize("units", [(0, 0), (0, 8), (6, 0), (5, 3)])
-@pytest.mark.parametrize("spread", [0.3, 3.0, 30.0])  # of what is seen, held to −10..10
+@pytest.mark.parametrize("spread", [1.0, 3.0, 30.0])  # of what is seen, held to −10..10
 def test_each_answers_as_it_would_alone(units, spread):
     sgd = agent(("relative_peak", "grad_cosine"), units[0], 1)
     adaptive = agent(("grad_cosine", "loss_change", "relative_step"), units[1], 2)
