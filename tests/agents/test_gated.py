@@ -38,7 +38,7 @@ def test_each_answers_as_it_would_alone(units, spread):
     for kind, alone in enumerate((sgd, adaptive)):
         x[:, -1] = kind
         wanted = alone.predict(x[:, [names.index(name) for name in alone.needs["features"]]])[0]
-        assert wanted.std() > 0.1
+        assert len(np.unique(wanted)) > 10
         np.testing.assert_allclose(both.predict(x)[0], wanted, atol=5e-4)
 
 
