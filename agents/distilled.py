@@ -1,22 +1,37 @@
-"""``distilled``: what the learned network does, as one line that can be read."""
+"""``distilled``: what the learned network does, as two lines that can be read: one for SGD, one for AdamW."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 
+from lrcontrol.agents.gated import merge
 from lrcontrol.agents.learned import learned
 from lrcontrol.agents.network import Network
 from lrcontrol.agents.trained import TrainedAgent
 
-# The least-squares line through the actions of ``learned`` on tasks it was trained on, rounded; it is printed by
-# experiments/learned/figures.py. Read: the step relative to the parameters is driven towards a length that grows with
-# the agreement of gradients and with the budget left, and shrinks when the loss is above its best or rising; the
-# further the rate has come from where it began, the less of that.
-BIAS = -2.16
-WEIGHTS = {
+# For SGD ``learned`` is a line, here rounded; for the others this is the least-squares line through the actions of a
+# network on tasks that it was trained on, from when that network drove SGD as well (experiments/learned/figures.py
+# prints both anew). Read: the step relative to the parameters is driven towards a length that grows with the agreement
+# of gradients, and shrinks when the loss is above its best; the further the rate has come from where it began, the less
+# of that. With SGD it is the length at the schedule's peak, so that the schedule is followed.
+SGD = {
+    "bias": -2.73,
+    "relative_peak": -0.75,
+    "fast_vs_best": -1.82,
+    "grad_cosine": 1.13,
+    "log_level": -1.08,
+    "loss_vs_fast": 1.04,
+    "fast_vs_slow": -0.57,
+    "possible_decrease": -1.24,
+    "fast_vs_first": -0.75,
+    "budget_left": 0.19,
+}
+ADAPTIVE = {
+    "bias": -2.16,
     "loss_change": 0.03,
     "loss_vs_fast": 0.68,
     "fast_vs_slow": -0.55,
@@ -36,8 +51,15 @@ def distilled() -> TrainedAgent:
 
     Schedule and start are those of ``learned``; the initial rate is not looked at.
     """
-    agent = learned()
-    weights = np.array([[WEIGHTS[name] for name in agent.needs["features"]]], np.float32)
-    tensors = {"layers.0.weight": weights, "layers.0.bias": np.array([BIAS], np.float32)}
-    network = Network(tensors, "tanh", "clip", (1,))
-    return replace(agent, name="distilled", network=network, algorithm="least squares", training={})
+    both = merge(_line(SGD), _line(ADAPTIVE))
+    return replace(both, name="distilled", training={})
+
+
+def _line(weights: Mapping[str, float]) -> TrainedAgent:
+    features = tuple(name for name in weights if name != "bias")
+    tensors = {
+        "layers.0.weight": np.array([[weights[name] for name in features]], np.float32),
+        "layers.0.bias": np.array([weights["bias"]], np.float32),
+    }
+    needs = {**learned().needs, "features": features}
+    return TrainedAgent("line", needs, Network(tensors, "tanh", "clip", (1,)), "least squares", {})

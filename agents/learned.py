@@ -13,8 +13,9 @@ FOLDER = Path(__file__).parent / "policies" / "learned"
 
 @functools.cache
 def learned() -> TrainedAgent:
-    """Return the agent that was trained by ``experiments/learned`` on small made-up tasks, for SGD and AdamW alike.
+    """Return the agent that was trained by ``experiments/learned`` on small made-up tasks.
 
-    It does not look at the initial learning rate, needs no extra forward pass, and wants to know the budget.
+    It is two policies in one, one for SGD, one for AdamW and all others that scale each parameter's step. It does not
+    look at the initial learning rate, needs no extra forward pass, and wants to know the budget.
     """
     return replace(TrainedAgent.load(FOLDER), name="learned")

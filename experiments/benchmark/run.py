@@ -3,11 +3,13 @@
     python -m experiments.benchmark.run
 
 Killed at any moment and started again, it goes on where it was. Tables and pictures are made of what there is with
-``--no-run``.
+``--no-run``: pages of the studies' cells, best.csv and payoff.csv of the runs.parquet beside the pages.
 """
 
 from __future__ import annotations
 
+import csv
+import functools
 import itertools
 import json
 from collections.abc import Iterator
@@ -58,9 +60,11 @@ OPTIMIZERS = (
     *("hypergradient-adam:additive=true", "sps", "armijo"),
 )
 KNOBS = tuple(f"{name}:knob=true" for name in OPTIMIZERS if name != "cocob" and ":" not in name)
+RUNS = "runs.parquet"
 RUN_COLUMNS = ("task", "optimizer", "agent", "lr0", "run", "diverged")
 RUN_MEASURES = ("train_loss", "test_loss", "test_accuracy")
 TRAINING_CORES = 2  # that the training of ``learned`` kept busy
+HALVES = {"sgd": "sgd", "adamw": "adaptive"}  # of ``learned``
 SEARCHES = ("random-search:trials=8,kind=cosine", "pbt")
 PUBLISHED_AGENTS = (
     *("constant", "schedule:kind=one-cycle", "prodigy", "dog", "adamw", "schedulefree-adamw:knob=true"),
@@ -107,13 +111,10 @@ PAGES = {
         for task in TASKS
     },
     **{f"{task}/knobs": ((f"{task}/knobs",), "adamw:knob=true") for task in TASKS},
+    **{f"{task}/learned": ((f"{task}/learned",), "replay:of=learned") for task in TASKS},
 }
 # Rivals at their best rate, in families whose p are corrected together: with more in one, none could be below 0.05.
-FAMILIES = {
-    "schedules": tuple(f"{name}-{{optimizer}}" for name in TUNED),
-    "knobs": ("knobs",),
-    "others": ("starts",),
-}
+FAMILIES = {"schedules": "tuned", "knobs": "knobs", "others": "starts"}  # and the page whose runs they are
 # Final training loss on mnist-mlp measured elsewhere with the rivals' own packages: study, agent, lr0, loss.
 PUBLISHED = (
     ("published/adamw", "schedule:kind=one-cycle", 0.03, 0.107),
@@ -188,7 +189,7 @@ def show(page: str, names: list[str], baseline: str, options: Options) -> None:
     write(out / "standings.csv", [rounded(row) for row in found.rows.to_pylist()])
     write(out / "overall.csv", [rounded(row) for row in found.overall.to_pylist()])
     write_text(out / "report.html", page_of(study, found))
-    write_runs(out / "runs.parquet", study.results)
+    write_runs(out / RUNS, study.results)
     for task, optimizer in study.results.pairs:
         final_loss(study.results.of(task, optimizer)).savefig(out / f"{task}-{optimizer}.png", dpi=100)
 
@@ -204,22 +205,46 @@ def write_runs(path: Path, results: lrcontrol.Results) -> None:
     pq.write_table(table, path, compression="zstd")
 
 
-def best(task: str, options: Options) -> list[dict[str, Any]]:
+@functools.cache
+def runs_of(path: Path, task: str, optimizer: str) -> dict[str, dict[float, Array]]:
+    """Return the final training losses (runs,) of a page by agent and initial rate; nothing where there is no page.
+
+    A page of one optimizer, at which none of its agents looks, stands for both.
+    """
+    import pyarrow.parquet as pq
+
+    if not path.exists():
+        return {}
+    rows = [row for row in pq.read_table(path).to_pylist() if row["task"] == task]
+    rows = [row for row in rows if row["optimizer"] == optimizer] or rows
+    losses: dict[str, dict[float, dict[int, float]]] = {}
+    for row in rows:
+        losses.setdefault(row["agent"], {}).setdefault(row["lr0"], {})[row["run"]] = row["train_loss"]
+    return {
+        agent: {rate: np.array([runs[run] for run in sorted(runs)]) for rate, runs in sorted(rates.items())}
+        for agent, rates in losses.items()
+    }
+
+
+def losses_of_learned(task: str, optimizer: str, out: Path) -> Array | None:
+    """Return the final training losses (runs,) of ``learned``, which does not look at the initial rate."""
+    found = runs_of(out / task / "learned" / RUNS, task, optimizer).get("learned")
+    return None if found is None else np.mean(list(found.values()), axis=0)
+
+
+def best(task: str, out: Path) -> list[dict[str, Any]]:
     """Return how ``learned`` stands to every rival at the rate that was best for it on these very runs, paired by run.
 
     The ratio of losses is the geometric mean over runs with its BCa interval; p is Wilcoxon's, corrected (Holm) within
     the family.
     """
-    folders = {name.removeprefix(f"{task}/"): options.folder / name for name in studies_of(task)}
-    loaded = {n: lrcontrol.Results.load(folder) for n, folder in folders.items() if (folder / "runs.csv").exists()}
     rows: list[dict[str, Any]] = []
-    for optimizer in BOTH if "learned" in loaded else ():
-        learned = loaded["learned"].of(task, optimizer).by_start("learned").mean(axis=0)
-        rivals: set[str] = set()
-        for family, studies in FAMILIES.items():
-            named = [name.format(optimizer=optimizer) for name in studies]
-            found = [row for name in named if name in loaded for row in rivals_at_best(loaded[name], optimizer)]
-            found = [row for row in found if row["rival"] not in rivals]
+    for optimizer in BOTH:
+        learned = losses_of_learned(task, optimizer, out)
+        rivals: set[str] = {*LEARNED}
+        for family, page in FAMILIES.items() if learned is not None else ():
+            rates = runs_of(out / task / page / RUNS, task, optimizer)
+            found = [rival for rival in at_best(rates) if rival["rival"] not in rivals]
             rivals |= {row["rival"] for row in found}
             compared = [{"task": task, "optimizer": optimizer, "family": family, **held(row, learned)} for row in found]
             corrected = holm([row["p"] for row in compared])
@@ -227,19 +252,12 @@ def best(task: str, options: Options) -> list[dict[str, Any]]:
     return rows
 
 
-def rivals_at_best(results: lrcontrol.Results, optimizer: str) -> Iterator[dict[str, Any]]:
-    """Yield each agent of a study with its best rate and its losses (runs,) there; one whose cells failed is left out.
-
-    A study under one base optimizer that none of its agents looks at stands for both.
-    """
-    [pair] = [pair for pair in results.pairs if pair[1] == optimizer] or results.pairs
-    part = results.of(*pair)
-    rates = sorted(set(part.runs["lr0"].to_pylist()))
-    for agent in part.agents:
-        losses = part.by_start(agent)
-        if not np.isnan(losses).any():
-            at = int(losses.mean(axis=1).argmin())
-            yield {"rival": agent, "lr0": rates[at], "losses": losses[at]}
+def at_best(agents: dict[str, dict[float, Array]]) -> Iterator[dict[str, Any]]:
+    """Yield each agent with its best rate and its losses (runs,) there; one whose cells failed is left out."""
+    for agent, rates in agents.items():
+        if not any(np.isnan(losses).any() for losses in rates.values()):
+            rate = min(rates, key=lambda rate: float(rates[rate].mean()))
+            yield {"rival": agent, "lr0": rate, "losses": rates[rate]}
 
 
 def held(rival: dict[str, Any], learned: Array) -> dict[str, Any]:
@@ -258,22 +276,36 @@ def failures(folder: Path) -> list[dict[str, Any]]:
 
 
 def payoff(options: Options) -> list[dict[str, Any]]:
-    """Return what ``learned`` saves: trials of a tuned schedule that it takes to match it, and runs that pay for it."""
+    """Return what ``learned`` saves: trials of a tuned schedule that it takes to match it, and runs that pay for it.
+
+    The seconds of a run are those of the table that is there, where the study's cells are not.
+    """
     training, rows = TrainedAgent.load(LEARNED_FOLDER).training, []
+    before = {(row["task"], row["optimizer"], row["rival"]): row for row in read(options.out / "payoff.csv")}
     for task, optimizer in itertools.product(TASKS, BOTH):
-        folders = options.folder / task / "learned", options.folder / task / f"tuned-{optimizer}"
-        if not all((folder / "runs.csv").exists() for folder in folders):
-            continue
-        mine, tuned = (lrcontrol.Results.load(folder).of(task, optimizer) for folder in folders)
-        loss = float(mine.by_start("learned").mean())
-        for rival in SCHEDULES[:3]:
-            starts = tuned.by_start(rival).mean(axis=1)
-            trials, seconds = trials_to_match(loss, starts), run_seconds(folders[1], rival)
+        learned, folder = losses_of_learned(task, optimizer, options.out), options.folder / task / f"tuned-{optimizer}"
+        tuned = runs_of(options.out / task / "tuned" / RUNS, task, optimizer)
+        for rival in SCHEDULES[:3] if tuned and learned is not None else ():
+            starts = np.array([losses.mean() for losses in tuned[rival].values()])
+            loss = float(learned.mean())
+            there = (folder / "runs.csv").exists()
+            seconds = (
+                run_seconds(folder, rival) if there else float(before[task, optimizer, rival]["core_seconds_a_run"])
+            )
+            trials, spent = trials_to_match(loss, starts), training[HALVES[optimizer]]["seconds"]
             row = {"task": task, "optimizer": optimizer, "rival": rival, "learned": loss, "rival_best": starts.min()}
             row |= {"trials_to_match": trials, "core_seconds_a_run": seconds}
-            row["runs_to_pay_off"] = runs_to_pay_off(training["seconds"] * TRAINING_CORES, seconds, trials)
+            row["runs_to_pay_off"] = runs_to_pay_off(spent * TRAINING_CORES, seconds, trials)
             rows.append(rounded({name: v if isinstance(v, str) else float(v) for name, v in row.items()}))
     return rows
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a table, none where there is no table."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def cell_seconds(folder: Path, agent: str | None = None) -> list[float]:
@@ -301,19 +333,20 @@ def published(options: Options) -> list[dict[str, Any]]:
 
 
 def main(options: Options) -> int:
-    """Run, then write."""
+    """Run, then write what can be written of what is there; the rest of the tables and pages stays as it is."""
     for name in options.studies:
         if options.run:
             run(name, options)
     options.out.mkdir(parents=True, exist_ok=True)
     there = [name for name in STUDIES if (options.folder / name / "runs.csv").exists()]
-    write(options.out / "cost.csv", [cost(name, options) for name in there])
+    costs = {row["study"]: row for row in read(options.out / "cost.csv")} | {n: cost(n, options) for n in there}
+    write(options.out / "cost.csv", [costs[name] for name in STUDIES if name in costs])
     for page, (names, baseline) in PAGES.items():
-        if found := [name for name in names if name in there]:
-            show(page, found, baseline, options)
+        if set(names) <= set(there):
+            show(page, list(names), baseline, options)
     if {"published/adamw", "published/sgd"} <= set(there):
         write(options.out / "published.csv", published(options))
-    if rows := [row for task in TASKS for row in best(task, options)]:
+    if rows := [row for task in TASKS for row in best(task, options.out)]:
         write(options.out / "best.csv", rows)
     if rows := payoff(options):
         write(options.out / "payoff.csv", rows)

@@ -43,7 +43,7 @@ FEATURES = (
 )
 CLIP = (-0.5, 1.5)  # of a log loss against the generation's median: no single task decides, and a blow-up counts
 AVERAGED = 5
-PENALTY, SIGMA = 5e-4, 0.3  # on the squared weights, and the widest search: a policy of hard switches has no scale
+PENALTY = 5e-4  # on the squared weights: a policy of hard switches has no scale
 GAIN = 1.5  # of relative_step, at most, in a policy to begin with
 MOMENTA = {"sgd": (0.9, 0.9, 0.9, 0.95, 0.0), "adamw": (0.9, 0.9, 0.9, 0.95, 0.8)}  # to begin with
 FIRST_SEED = 1_500_000_000
@@ -189,6 +189,9 @@ class Options:
     sigma: float = 0.1
     """Width of the first generation."""
 
+    widest: float = 0.3
+    """The widest search, again for want of a scale."""
+
     interval: int = 1
     """Training steps for a decision."""
 
@@ -281,7 +284,7 @@ def main(options: Options) -> int:
             relative = np.clip(losses - np.median(losses, axis=1, keepdims=True), *CLIP).mean(axis=0)
             values = relative[: len(candidates)] + PENALTY * np.square(candidates).sum(axis=1)
             evolution.tell([(c, float(v)) for c, v in zip(candidates, values, strict=True)])
-            evolution._sigma = min(evolution._sigma, SIGMA)
+            evolution._sigma = min(evolution._sigma, options.widest)
             search.done, search.seconds = search.done + 1, time.perf_counter() - began
             gains.append(float(np.clip(losses[:, -2] - losses[:, -1], -3.0, 3.0).mean()))
             with curve.open("a", encoding="utf-8") as file:

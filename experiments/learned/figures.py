@@ -17,11 +17,14 @@ import lrcontrol
 from experiments.learned.evolve import Watched
 from experiments.learned.heldout import place
 from lrcontrol.agents import TrainedAgent, make_agent
+from lrcontrol.agents.distilled import ADAPTIVE, SGD
 from lrcontrol.envs.distributions import find_tasks
 from lrcontrol.envs.settings import Settings
 from lrcontrol.rollouts import roll_out, settings_for
 
 HERE = Path(__file__).parent
+SOURCES = ("random-digits", "random-synthetic")
+READ = {"sgd": SGD, "adamw": ADAPTIVE}  # the features that each half of the agent reads
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ def actions() -> None:
     agent = make_agent("learned")
     assert isinstance(agent, TrainedAgent)
     names = list(agent.needs["features"])
-    middle = observations(agent)
+    middle = observations(agent, "adamw")
     figure, panels = plt.subplots(1, 3, figsize=(10.5, 3.2), layout="constrained", sharey=True)
     ranges: dict[str, tuple[float, float]] = {
         "log_level": (-1.0, 1.5),
@@ -122,35 +125,39 @@ def actions() -> None:
     figure.savefig(HERE / "actions.png", dpi=120)
 
 
-def observations(agent: TrainedAgent) -> Any:
-    """Return what the agent sees on sixteen of the tasks it was trained on, both optimizers, (rows, F)."""
-    tasks, watched = find_tasks(("random-digits", "random-synthetic")), Watched(agent)
+def observations(agent: TrainedAgent, optimizer: str) -> Any:
+    """Return what the agent sees on sixteen tasks of its training with an optimizer, (rows, F)."""
+    tasks, watched = find_tasks(SOURCES), Watched(agent)
     for index in range(16):
-        fields = {"task": tasks.instance(index), "optimizer": ("sgd", "adamw")[index % 2], "momentum": 0.9}
+        fields = {"task": tasks.instance(index), "optimizer": optimizer, "momentum": 0.9}
         roll_out(watched, settings_for(Settings.make(fields), agent), [1e-3], 1, index, "cpu")
     return np.concatenate(watched.seen)
 
 
-def linear_share(agent: TrainedAgent) -> tuple[float, np.ndarray, float]:
-    """Return how much of the action's variance its best linear formula explains, and that formula."""
-    x = observations(agent).astype(np.float64)
-    action = agent.predict(x.astype(np.float32))[0][:, 0]
-    design = np.column_stack([x, np.ones(len(x))])
-    weights = np.linalg.lstsq(design, action, rcond=None)[0]
+def line(agent: TrainedAgent, optimizer: str) -> str:
+    """Return how much of the action's variance its best line in what it reads explains, and that line."""
+    x = observations(agent, optimizer)
+    action = agent.predict(x)[0][:, 0].astype(np.float64)
+    inside = np.abs(action) < 1.0
+    names = [name for name in READ[optimizer] if name != "bias"]
+    columns = [list(agent.needs["features"]).index(name) for name in names]
+    design = np.column_stack([x[:, columns].astype(np.float64), np.ones(len(x))])
+    rows = inside if optimizer == "sgd" else np.ones(len(x), bool)  # where it is a line, what is cut off tells nothing
+    weights = np.linalg.lstsq(design[rows], action[rows], rcond=None)[0]
     explained = 1.0 - np.var(action - np.clip(design @ weights, -1, 1)) / np.var(action)
-    return float(explained), weights[:-1], float(weights[-1])
+    terms = " ".join(f"{weight:+.3f} {name}" for weight, name in zip(weights, [*names, "1"], strict=True))
+    return f"{optimizer}: a line explains {explained:.3f} of the action: {terms}"
 
 
 def main(options: Options) -> int:
-    """Draw everything and print the formula."""
+    """Draw everything and print the lines."""
     by_start(options)
     schedules(options)
     actions()
     agent = make_agent("learned")
     assert isinstance(agent, TrainedAgent)
-    explained, weights, bias = linear_share(agent)
-    terms = " ".join(f"{w:+.3f} {name}" for w, name in zip(weights, agent.needs["features"], strict=True))
-    print(f"a linear formula explains {explained:.2f} of the action: {terms} {bias:+.3f}")
+    for optimizer in READ:
+        print(line(agent, optimizer))
     return 0
 
 
