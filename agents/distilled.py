@@ -19,16 +19,16 @@ from lrcontrol.agents.trained import TrainedAgent
 # of gradients, and shrinks when the loss is above its best; the further the rate has come from where it began, the less
 # of that. With SGD it is the length at the schedule's peak, so that the schedule is followed.
 SGD = {
-    "bias": -2.73,
-    "relative_peak": -0.75,
-    "fast_vs_best": -1.82,
-    "grad_cosine": 1.13,
-    "log_level": -1.08,
-    "loss_vs_fast": 1.04,
-    "fast_vs_slow": -0.57,
-    "possible_decrease": -1.24,
-    "fast_vs_first": -0.75,
-    "budget_left": 0.19,
+    "bias": -2.39,
+    "relative_peak": -0.57,
+    "fast_vs_best": -1.68,
+    "grad_cosine": 1.05,
+    "log_level": -1.26,
+    "loss_vs_fast": 0.87,
+    "fast_vs_slow": -0.54,
+    "possible_decrease": -1.21,
+    "fast_vs_first": -0.69,
+    "budget_left": -0.08,
 }
 ADAPTIVE = {
     "bias": -2.16,
