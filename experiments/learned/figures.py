@@ -73,7 +73,7 @@ def by_start(options: Options) -> None:
 
 def schedules(options: Options) -> None:
     """Draw the rates taken on the held-out tasks beside the tuned one-cycle's."""
-    tasks = [path.name for path in sorted(options.folder.iterdir()) if (path / "adamw" / "learned").exists()]
+    tasks = [path.name for path in sorted(options.folder.iterdir()) if any(path.glob("*/learned"))]
     figure, panels = plt.subplots(2, len(tasks), figsize=(3.0 * len(tasks), 5.2), layout="constrained", squeeze=False)
     for row, optimizer in enumerate(("adamw", "sgd")):
         for panel, task in zip(panels[row], tasks, strict=True):
