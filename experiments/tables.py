@@ -47,10 +47,17 @@ def write(path: Path, rows: list[dict[str, Any]]) -> None:
         print(*(row.get(key, "") for key in columns), flush=True)
 
 
+def read(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a csv, none where there is no file."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def cost(folder: Path) -> dict[str, Any]:
     """Return what a training took, and where its best agent was found."""
-    with (folder / "progress.csv").open(newline="", encoding="utf-8") as file:
-        last = list(csv.DictReader(file))[-1]
+    last = read(folder / "progress.csv")[-1]
     training = json.loads((folder / "agent.json").read_text(encoding="utf-8"))["training"]
     done = {"timesteps": int(last["timesteps"]), "seconds": float(last["seconds"])}
     return done | {"best_at": training["timesteps"], "validation": round(training["validation"]["mean_loss"], 4)}

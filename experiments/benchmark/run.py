@@ -8,7 +8,6 @@ Killed at any moment and started again, it goes on where it was. Tables and pict
 
 from __future__ import annotations
 
-import csv
 import functools
 import itertools
 import json
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 
 import lrcontrol
-from experiments.tables import rounded, write
+from experiments.tables import read, rounded, write
 from lrcontrol.agents.learned import FOLDER as LEARNED_FOLDER
 from lrcontrol.agents.trained import TrainedAgent
 from lrcontrol.aggregates import Array
@@ -298,14 +297,6 @@ def payoff(options: Options) -> list[dict[str, Any]]:
             row["runs_to_pay_off"] = runs_to_pay_off(spent * TRAINING_CORES, seconds, trials)
             rows.append(rounded({name: v if isinstance(v, str) else float(v) for name, v in row.items()}))
     return rows
-
-
-def read(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a table, none where there is no table."""
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def cell_seconds(folder: Path, agent: str | None = None) -> list[float]:

@@ -10,7 +10,6 @@ with what every run ended with.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,7 @@ import numpy as np
 import tyro
 
 import lrcontrol
-from experiments.tables import rounded, write
+from experiments.tables import read, rounded, write
 from lrcontrol.aggregates import mean_over_tasks, middle_mean
 from lrcontrol.statistics import paired_difference
 from lrcontrol.study import lr0_grid
@@ -179,11 +178,7 @@ def runs_of(task: str, optimizer: str, results: dict[str, lrcontrol.Results]) ->
 
 def write_beside(path: Path, rows: list[dict[str, Any]], optimizers: tuple[str, ...]) -> None:
     """Write rows to a table whose rows of other optimizers stay."""
-    kept: list[dict[str, Any]] = []
-    if path.exists():
-        with path.open(encoding="utf-8", newline="") as file:
-            kept = [row for row in csv.DictReader(file) if row["optimizer"] not in optimizers]
-    write(path, [*kept, *rows])
+    write(path, [*(row for row in read(path) if row["optimizer"] not in optimizers), *rows])
 
 
 def main(options: Options) -> int:

@@ -67,16 +67,28 @@ OPTIMIZERS = {
 }
 
 
+def make(name, lr):
+    return lambda params: OPTIMIZERS[name](params, lr)
+
+
+def best_constant(name):
+    return min(loop(make(name, lr), agent="constant") for lr in (0.01, 0.03, 0.1, 0.3))
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_in_ones_own_loop_it_trains_from_any_rate_with_and_without_a_budget(name):
-    def make(lr):
-        return lambda params: OPTIMIZERS[name](params, lr)
+    constant = best_constant(name)
+    assert loop(make(name, 1e-6)) == loop(make(name, 10.0))
+    assert loop(make(name, 1e-6), interval=5) < 1.15 * constant
+    assert loop(make(name, 1e-6), total_steps=None) < 1.1 * constant
 
-    constant = min(loop(make(lr), agent="constant") for lr in (0.01, 0.03, 0.1, 0.3))
-    worse = {"sgd": 1.2, "adamw": 1.02}[name]  # with SGD it is 1.14 here, and 1.0 where it does not know the budget
-    assert loop(make(1e-6)) == loop(make(10.0)) < worse * constant
-    assert loop(make(1e-6), interval=5) < max(worse, 1.15) * constant
-    assert loop(make(1e-6), total_steps=None) < 1.1 * constant
+
+behind = pytest.mark.xfail(strict=True, reason="1.14 times: with SGD it is behind on this regression")
+
+
+@pytest.mark.parametrize("name", [pytest.param("sgd", marks=behind), "adamw"])
+def test_in_ones_own_loop_it_ends_at_the_best_constant(name):
+    assert loop(make(name, 1e-6)) < 1.02 * best_constant(name)
 
 
 def test_the_distilled_line_says_nearly_what_the_network_does():
