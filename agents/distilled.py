@@ -21,13 +21,13 @@ from lrcontrol.agents.trained import TrainedAgent
 SGD = {
     "bias": -2.39,
     "relative_peak": -0.57,
-    "fast_vs_best": -1.68,
+    "above_best": -1.68,
     "grad_cosine": 1.05,
     "log_level": -1.26,
     "loss_vs_fast": 0.87,
     "fast_vs_slow": -0.54,
     "possible_decrease": -1.21,
-    "fast_vs_first": -0.69,
+    "below_first": -0.69,
     "budget_left": -0.08,
 }
 ADAPTIVE = {
@@ -35,8 +35,8 @@ ADAPTIVE = {
     "loss_change": 0.03,
     "loss_vs_fast": 0.68,
     "fast_vs_slow": -0.55,
-    "fast_vs_best": -1.13,
-    "fast_vs_first": 0.10,
+    "above_best": -1.13,
+    "below_first": 0.10,
     "grad_cosine": 0.54,
     "predicted_decrease": 0.05,
     "relative_step": -1.30,

@@ -43,13 +43,21 @@ class LossHistory:
 
     def __init__(self, loss: Array) -> None:
         self.first = self.last = self.previous = self.fast = self.slow = self.best = loss.copy()
+        self._logs: dict[str, Array] = {}
 
     def add(self, loss: Array) -> None:
         """Take in the loss (R,) of the next training step."""
+        self._logs = {"previous": self._logs["last"]} if "last" in self._logs else {}
         self.previous, self.last = self.last, loss.copy()
         self.fast = FAST * loss + (1.0 - FAST) * self.fast
         self.slow = SLOW * loss + (1.0 - SLOW) * self.slow
         self.best = np.minimum(self.best, self.fast)
+
+    def log(self, name: str) -> Array:
+        """Return the ``safe_log`` (R,) of ``last``, ``fast`` or another, taken once for all features."""
+        if name not in self._logs:
+            self._logs[name] = safe_log(getattr(self, name))
+        return self._logs[name]
 
 
 def safe_log(values: Array) -> Array:
@@ -91,21 +99,25 @@ def _probe_momentum_slope(now: Moment, _: LossHistory) -> Array:
 
 
 FEATURES: dict[str, Feature] = {
-    "log_loss": Feature("log L", lambda now, past: safe_log(now.loss)),
-    "loss_change": Feature(
-        "log of L over its last value", lambda now, past: safe_log(now.loss) - safe_log(past.previous)
-    ),
-    "loss_vs_fast": Feature(
-        "log of L over its fast average", lambda now, past: safe_log(now.loss) - safe_log(past.fast)
-    ),
+    "log_loss": Feature("log L", lambda now, past: past.log("last")),
+    "loss_change": Feature("log of L over its last value", lambda now, past: past.log("last") - past.log("previous")),
+    "loss_vs_fast": Feature("log of L over its fast average", lambda now, past: past.log("last") - past.log("fast")),
     "fast_vs_slow": Feature(
-        "log of the fast over the slow average", lambda now, past: safe_log(past.fast) - safe_log(past.slow)
+        "log of the fast over the slow average", lambda now, past: past.log("fast") - past.log("slow")
     ),
     "fast_vs_best": Feature(
-        "log of the fast average over its best", lambda now, past: safe_log(past.fast) - safe_log(past.best)
+        "log of the fast average over its best", lambda now, past: past.log("fast") - past.log("best")
+    ),
+    "above_best": Feature(
+        "the same, at most 1: what has run away counts no more than that",
+        lambda now, past: np.minimum(past.log("fast") - past.log("best"), 1.0),
     ),
     "fast_vs_first": Feature(
-        "log of the fast average over the first loss", lambda now, past: safe_log(past.fast) - safe_log(past.first)
+        "log of the fast average over the first loss", lambda now, past: past.log("fast") - past.log("first")
+    ),
+    "below_first": Feature(
+        "the same, at least -4.5: once it has fallen to a ninetieth, it counts as that",
+        lambda now, past: np.maximum(past.log("fast") - past.log("first"), -4.5),
     ),
     "grad_cosine": Feature(
         "cosine of g and the momentum buffer v (the last gradient without momentum)",
@@ -166,12 +178,18 @@ FEATURES: dict[str, Feature] = {
     ),
     "probe_change": Feature(
         "log of L(lr) over L, on the same minibatch; two forward passes, shared with probe_slope",
-        lambda now, past: safe_log(now.measures["probe_loss"]) - safe_log(now.loss),
+        lambda now, past: safe_log(now.measures["probe_loss"]) - past.log("last"),
         ("probe_loss",),
     ),
 }
 
-LATER = ("log_level", "possible_decrease", "relative_peak", "adaptive")  # than the first agents trained on the defaults
+LATER = (
+    "log_level",
+    "above_best",
+    "possible_decrease",
+    "relative_peak",
+    "adaptive",
+)  # than the first agents trained on the defaults
 DEFAULT_FEATURES = tuple(name for name in FEATURES if not name.startswith("probe_") and name not in LATER)
 
 

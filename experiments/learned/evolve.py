@@ -24,6 +24,8 @@ from joblib import Parallel, delayed
 from lrcontrol.agents.network import Network
 from lrcontrol.agents.trained import NEEDS, TrainedAgent
 from lrcontrol.envs.distributions import find_tasks
+from lrcontrol.envs.features import safe_log
+from lrcontrol.envs.rewards import worst_loss
 from lrcontrol.envs.settings import Settings
 from lrcontrol.envs.task import Task
 from lrcontrol.envs.text import next_token_loss
@@ -135,8 +137,14 @@ def rollout(
     fields = options.fields | {"task": task, "optimizer": optimizer, "momentum": momentum}
     settings = Settings.make(fields | {"start": (off * options.start,) * 2})
     candidates = Watched(Candidates(weights, shape, scale))
-    world = roll_out(candidates, settings, [1.0] * len(weights), 1, FIRST_SEED + number, "cpu")
-    loss = np.log(np.maximum(final_measures(world)["train_loss"], 1e-6))
+    over_all = options.objective == "mean"
+    world = roll_out(candidates, settings, [1.0] * len(weights), 1, FIRST_SEED + number, "cpu", record=over_all)
+    if over_all:
+        worst = worst_loss(world.history.first)
+        losses = np.where(np.isfinite(world.trace["loss"]), np.minimum(world.trace["loss"], worst), worst)
+        loss = safe_log(losses).mean(axis=0)
+    else:
+        loss = np.log(np.maximum(final_measures(world)["train_loss"], 1e-6))
     return (loss, np.concatenate(candidates.seen)) if collect else loss
 
 
@@ -170,6 +178,9 @@ class Options:
 
     hyperparameters: tuple[str, ...] = ("lr",)
     """lr, or lr momentum."""
+
+    objective: str = "final"
+    """final: the log of the final training loss; mean: the log loss of a minibatch, over all steps."""
 
     hidden: int = 0
     """Hidden units; 0 is a linear policy."""
@@ -250,15 +261,16 @@ class Search:
         if options.hidden:
             count = shape.hidden * shape.inputs
             mean[:count] = np.random.default_rng(options.seed).normal(0.0, shape.inputs**-0.5, count)
+        bias = shape.outputs * shape.inputs  # of the rate, the first output
         for name, value in options.begin.items():
             if options.hidden:
                 raise ValueError("begin is for a policy without hidden units")
             if name == "bias":
-                mean[-1] += value
+                mean[bias] += value
             else:
                 i = options.features.index(name)
                 mean[i] += value * scale[1, i]
-                mean[-1] += value * scale[0, i]
+                mean[bias] += value * scale[0, i]
         if options.init is not None:
             begin_with(options.init, mean, scale, shape, options.features)
         return cls(scale.tolist(), mean.tolist(), options.sigma, np.eye(shape.size).tolist())

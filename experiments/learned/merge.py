@@ -1,17 +1,22 @@
 """Makes the agent that is shipped of two: one for SGD, and one for optimizers that scale each parameter's step.
 
+How far the loss is above its best and below its first was in training without a bound; what is shipped reads the
+features that have one, so that long runs do not run away.
+
 python -m experiments.learned.merge results/learned/sgd results/learned/network --out lrcontrol/agents/policies/learned
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tyro
 
 from lrcontrol.agents.gated import merge
 from lrcontrol.agents.trained import TrainedAgent
+
+BOUNDED = {"fast_vs_best": "above_best", "fast_vs_first": "below_first"}
 
 
 @dataclass(frozen=True)
@@ -28,9 +33,16 @@ class Options:
     """Folder of the agent that is both."""
 
 
+def bounded(folder: Path) -> TrainedAgent:
+    """Return the agent of a folder, reading the features that have a bound."""
+    agent = TrainedAgent.load(folder)
+    features = tuple(BOUNDED.get(name, name) for name in agent.needs["features"])
+    return replace(agent, needs={**agent.needs, "features": features})
+
+
 def main(options: Options) -> int:
     """Merge and save."""
-    merge(TrainedAgent.load(options.sgd), TrainedAgent.load(options.adaptive)).save(options.out)
+    merge(bounded(options.sgd), bounded(options.adaptive)).save(options.out)
     return 0
 
 

@@ -44,6 +44,9 @@ class Options:
     optimizers: tuple[str, ...] = tuple(GRIDS)
     """Under which optimizers; no transformer under SGD."""
 
+    longer: int = 1
+    """How many times as many steps as the tasks ask for."""
+
     out: Path = field(default=HERE / "validation.csv")
     """Where the table goes."""
 
@@ -55,10 +58,12 @@ def drawn(source: str, optimizer: str, tasks: int) -> Iterator[Task]:
     yield from itertools.islice(kept, tasks)
 
 
-def final_losses(agent: str, task: Task, optimizer: str, rates: list[float]) -> np.ndarray:
+def final_losses(agent: str, task: Task, optimizer: str, steps: int, rates: list[float]) -> np.ndarray:
     """Return the final training loss (rates,) of one run for each rate."""
     chosen = make_agent(agent)
-    settings = settings_for(Settings.make({"task": task, "optimizer": optimizer, "momentum": 0.9}), chosen)
+    settings = settings_for(
+        Settings.make({"task": task, "optimizer": optimizer, "momentum": 0.9, "steps": steps}), chosen
+    )
     return final_measures(roll_out(chosen, settings, rates, 1, SEED, "cpu"))["train_loss"]
 
 
@@ -70,13 +75,18 @@ def main(options: Options) -> int:
         logs: dict[str, dict[str, list[float]]] = {agent: {} for agent in options.agents}
         for source in options.sources:
             for task in drawn(source, optimizer, options.tasks):
-                tuned = min(final_losses(kind, task, optimizer, grid).min() for kind in SCHEDULES)
+                steps = options.longer * task.steps
+                tuned = min(final_losses(kind, task, optimizer, steps, grid).min() for kind in SCHEDULES)
                 for agent, of in logs.items():
-                    loss = final_losses(agent, task, optimizer, [1e-3])[0]
+                    loss = final_losses(agent, task, optimizer, steps, [1e-3])[0]
                     of.setdefault(source, []).append(float(np.log(loss / tuned)))
         for agent, of in logs.items():
             together = np.concatenate(list(of.values()))
-            row: dict[str, Any] = {"optimizer": optimizer, "agent": agent, "ratio": float(np.exp(together.mean()))}
+            row: dict[str, Any] = {
+                "optimizer": optimizer,
+                "agent": Path(agent).name,
+                "ratio": float(np.exp(together.mean())),
+            }
             row |= {"worst": float(np.exp(together.max()))} | {k: float(np.exp(np.mean(v))) for k, v in of.items()}
             rows.append(rounded(row))
     write(options.out, rows)

@@ -6,7 +6,7 @@ import torch
 from reference import flat, train
 
 from lrcontrol.envs import FEATURES, InputError, Schedule, Settings, Task, World, make_task, mlp
-from lrcontrol.envs.features import natural_rate
+from lrcontrol.envs.features import LossHistory, Moment, natural_rate, observe
 from lrcontrol.envs.seeding import run_seeds
 
 
@@ -41,7 +41,9 @@ def test_features_are_what_they_say_computed_from_a_plain_run():
             "loss_vs_fast": np.log(loss / fast),
             "fast_vs_slow": np.log(fast / slow),
             "fast_vs_best": np.log(fast / best),
+            "above_best": np.log(fast / best),
             "fast_vs_first": np.log(fast / first),
+            "below_first": np.log(fast / first),
             "grad_cosine": 0.0 if velocity is None else float(g @ velocity / g.norm() / velocity.norm()),
             "predicted_decrease": np.log10(max(0.2 * float(g @ u) / loss, 1e-30)),
             "possible_decrease": np.log10(0.2 * float(g.norm() * u.norm()) / loss),
@@ -59,6 +61,25 @@ def test_features_are_what_they_say_computed_from_a_plain_run():
         for name, value in expected.items():
             assert found[name] == pytest.approx(np.clip(value, -10, 10), rel=2e-3, abs=2e-4), (t, name)
         velocity, previous = u, loss
+
+
+def test_averages_with_a_bound_stop_where_the_others_go_on():
+    history = LossHistory(np.array([1.0, 1.0, 1.0]))
+    for _ in range(40):
+        history.add(np.array([1e-3, 0.5, 0.1]))
+    fallen = np.array([1e-3, 0.5, 0.1]) + np.array([0.999, 0.5, 0.9]) * 0.8**40
+    names = ("fast_vs_best", "above_best", "fast_vs_first", "below_first")
+    one = np.ones(3)
+    moment = Moment(one, one, one, one, one, 40, 100, adaptive=False)
+    first = observe(names, moment, history)
+    np.testing.assert_allclose(first[:, :2], 0.0)
+    np.testing.assert_allclose(first[:, 2], np.log(fallen), rtol=1e-6)
+    np.testing.assert_allclose(first[:, 3], [-4.5, np.log(fallen[1]), np.log(fallen[2])], rtol=1e-6)
+    history.add(np.array([9.0, 0.6, 9.0]))
+    risen = 0.2 * np.array([9.0, 0.6, 9.0]) + 0.8 * fallen
+    second = observe(names, moment, history)
+    np.testing.assert_allclose(second[:, 0], np.log(risen / fallen), rtol=1e-6)
+    np.testing.assert_allclose(second[:, 1], [1.0, np.log(risen[1] / fallen[1]), 1.0], rtol=1e-6)
 
 
 def test_relative_peak_leaves_the_schedule_out_of_the_step():
