@@ -17,7 +17,8 @@ from lrcontrol.agents.trained import TrainedAgent
 # network on tasks that it was trained on, from when that network drove SGD as well (experiments/learned/figures.py
 # prints both anew). Read: the step relative to the parameters is driven towards a length that grows with the agreement
 # of gradients, and shrinks when the loss is above its best; the further the rate has come from where it began, the less
-# of that. With SGD it is the length at the schedule's peak, so that the schedule is followed.
+# of that. With SGD it is the length at the schedule's peak, so that the schedule is followed. Where the loss is far
+# below the first, rates run away in long runs: the terms of far_below_first are against that, and put in by hand.
 SGD = {
     "bias": -2.39,
     "relative_peak": -0.57,
@@ -29,6 +30,7 @@ SGD = {
     "possible_decrease": -1.21,
     "below_first": -0.69,
     "budget_left": -0.08,
+    "far_below_first": 0.5,
 }
 ADAPTIVE = {
     "bias": -2.16,
@@ -42,6 +44,7 @@ ADAPTIVE = {
     "relative_step": -1.30,
     "log_level": -0.69,
     "budget_left": 0.40,
+    "far_below_first": 0.1,
 }
 
 

@@ -116,8 +116,12 @@ FEATURES: dict[str, Feature] = {
         "log of the fast average over the first loss", lambda now, past: past.log("fast") - past.log("first")
     ),
     "below_first": Feature(
-        "the same, at least -4.5: once it has fallen to a ninetieth, it counts as that",
+        "the same, at least -4.5: what has fallen below a ninetieth counts as that",
         lambda now, past: np.maximum(past.log("fast") - past.log("first"), -4.5),
+    ),
+    "far_below_first": Feature(
+        "the rest of it: by how much it has fallen further, 0 or below",
+        lambda now, past: np.minimum(past.log("fast") - past.log("first") + 4.5, 0.0),
     ),
     "grad_cosine": Feature(
         "cosine of g and the momentum buffer v (the last gradient without momentum)",
@@ -183,13 +187,14 @@ FEATURES: dict[str, Feature] = {
     ),
 }
 
+BOUNDED = ("above_best", "below_first", "far_below_first")
 LATER = (
     "log_level",
-    "above_best",
+    *BOUNDED,
     "possible_decrease",
     "relative_peak",
     "adaptive",
-)  # than the first agents trained on the defaults
+)  # than the first agents on the defaults
 DEFAULT_FEATURES = tuple(name for name in FEATURES if not name.startswith("probe_") and name not in LATER)
 
 

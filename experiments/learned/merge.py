@@ -1,7 +1,8 @@
 """Makes the agent that is shipped of two: one for SGD, and one for optimizers that scale each parameter's step.
 
-How far the loss is above its best and below its first was in training without a bound; what is shipped reads the
-features that have one, so that long runs do not run away.
+How far the loss is above its best and below its first was in training without a bound. What is shipped reads the
+features that have one, and lowers the rate by a term of its own where the loss is far below the first, so that runs
+longer than those of the training do not run away; runs that are not have the same rates as without.
 
 python -m experiments.learned.merge results/learned/sgd results/learned/network --out lrcontrol/agents/policies/learned
 """
@@ -11,12 +12,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import tyro
 
-from lrcontrol.agents.gated import merge
+from lrcontrol.agents.gated import SCALE, merge
+from lrcontrol.agents.network import Network
 from lrcontrol.agents.trained import TrainedAgent
 
 BOUNDED = {"fast_vs_best": "above_best", "fast_vs_first": "below_first"}
+BRAKE = "far_below_first"
+BRAKES = {"sgd": 0.5, "adaptive": 0.1}
 
 
 @dataclass(frozen=True)
@@ -33,16 +38,28 @@ class Options:
     """Folder of the agent that is both."""
 
 
-def bounded(folder: Path) -> TrainedAgent:
-    """Return the agent of a folder, reading the features that have a bound."""
-    agent = TrainedAgent.load(folder)
-    features = tuple(BOUNDED.get(name, name) for name in agent.needs["features"])
-    return replace(agent, needs={**agent.needs, "features": features})
+def braked(agent: TrainedAgent, weight: float) -> TrainedAgent:
+    """Return the agent with features that have a bound, and ``weight`` times ``BRAKE`` added to its output."""
+    features = (*(BOUNDED.get(name, name) for name in agent.needs["features"]), BRAKE)
+    tensors = dict(agent.network.tensors)
+    first = np.pad(tensors["layers.0.weight"], ((0, 0), (0, 1)))
+    if agent.network.depth == 1:
+        first[0, -1] = weight
+    else:  # by a unit more, which is all but a line
+        unit = np.zeros((1, len(features)))
+        unit[0, -1] = weight / SCALE
+        first = np.concatenate([first, unit])
+        tensors["layers.0.bias"] = np.append(tensors["layers.0.bias"], np.float32(0.0))
+        tensors["layers.1.weight"] = np.append(tensors["layers.1.weight"], np.float32([[SCALE]]), axis=1)
+    tensors["layers.0.weight"] = first.astype(np.float32)
+    network = Network(tensors, agent.network.activation, agent.network.head, agent.network.sizes)
+    return replace(agent, needs={**agent.needs, "features": features}, network=network)
 
 
 def main(options: Options) -> int:
     """Merge and save."""
-    merge(bounded(options.sgd), bounded(options.adaptive)).save(options.out)
+    sgd, adaptive = (braked(TrainedAgent.load(getattr(options, kind)), by) for kind, by in BRAKES.items())
+    merge(sgd, adaptive).save(options.out)
     return 0
 
 

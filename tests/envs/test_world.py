@@ -44,6 +44,7 @@ def test_features_are_what_they_say_computed_from_a_plain_run():
             "above_best": np.log(fast / best),
             "fast_vs_first": np.log(fast / first),
             "below_first": np.log(fast / first),
+            "far_below_first": 0.0,
             "grad_cosine": 0.0 if velocity is None else float(g @ velocity / g.norm() / velocity.norm()),
             "predicted_decrease": np.log10(max(0.2 * float(g @ u) / loss, 1e-30)),
             "possible_decrease": np.log10(0.2 * float(g.norm() * u.norm()) / loss),
@@ -68,13 +69,14 @@ def test_averages_with_a_bound_stop_where_the_others_go_on():
     for _ in range(40):
         history.add(np.array([1e-3, 0.5, 0.1]))
     fallen = np.array([1e-3, 0.5, 0.1]) + np.array([0.999, 0.5, 0.9]) * 0.8**40
-    names = ("fast_vs_best", "above_best", "fast_vs_first", "below_first")
+    names = ("fast_vs_best", "above_best", "fast_vs_first", "below_first", "far_below_first")
     one = np.ones(3)
     moment = Moment(one, one, one, one, one, 40, 100, adaptive=False)
     first = observe(names, moment, history)
     np.testing.assert_allclose(first[:, :2], 0.0)
     np.testing.assert_allclose(first[:, 2], np.log(fallen), rtol=1e-6)
     np.testing.assert_allclose(first[:, 3], [-4.5, np.log(fallen[1]), np.log(fallen[2])], rtol=1e-6)
+    np.testing.assert_allclose(first[:, 4], [np.log(fallen[0]) + 4.5, 0.0, 0.0], rtol=1e-6)
     history.add(np.array([9.0, 0.6, 9.0]))
     risen = 0.2 * np.array([9.0, 0.6, 9.0]) + 0.8 * fallen
     second = observe(names, moment, history)
