@@ -1,6 +1,6 @@
 """Ablations of the search for SGD's half of ``learned``: one thing changed at a time, all else and the seed the same.
 
-    python -m experiments.learned.ablations [as-shipped without-log_level ...]
+    python -m experiments.learned.ablations [nothing-changed without-log_level ...]
 
 Each is a search of forty generations, made by ``evolve``, which goes on where it was stopped; then all of them are held
 against the tuned schedules of held-out tasks, as ``validate`` does, and ablations.csv is written.
@@ -32,6 +32,8 @@ BEGIN = {"relative_peak": -1.0, "bias": -1.55, "grad_cosine": 0.5, "fast_vs_best
 AVERAGES = ("fast_vs_best", "loss_vs_fast", "fast_vs_slow", "fast_vs_first")
 SOURCES = ("random-synthetic", "random-images", "random-deep", "random-digits")
 
+SAME = {"features": FEATURES, "begin": BEGIN, "sources": SOURCES, "optimizers": ("sgd",), "population": 24}
+
 
 def without(*names: str) -> dict[str, Any]:
     """Return what leaves features out."""
@@ -40,7 +42,7 @@ def without(*names: str) -> dict[str, Any]:
 
 
 ABLATIONS: dict[str, dict[str, Any]] = {
-    "as-shipped": {},
+    "nothing-changed": {},
     "without-log_level": without("log_level"),
     "without-grad_cosine": without("grad_cosine"),
     "without-averages": without(*AVERAGES),
@@ -79,17 +81,16 @@ class Options:
 
 def search(name: str, options: Options) -> None:
     """Evolve one of them, or go on with it."""
-    same = {"features": FEATURES, "begin": BEGIN, "sources": SOURCES, "optimizers": ("sgd",), "population": 24}
     mine = {"out": options.folder / name, "generations": options.generations, "workers": options.workers}
     print(name, flush=True)
-    evolve.main(evolve.Options(**{**same, **mine, **ABLATIONS[name]}))
+    evolve.main(evolve.Options(**{**SAME, **mine, **ABLATIONS[name]}))
 
 
 def main(options: Options) -> int:
     """Search, then validate: seven minutes each on two cores, and one more each."""
     for name in options.names:
         search(name, options)
-    found = tuple(str(options.folder / name) for name in options.names)
+    found = ("learned", *(str(options.folder / name) for name in options.names))
     return validate.main(validate.Options(found, optimizers=("sgd",), out=options.out))
 
 

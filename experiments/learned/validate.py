@@ -26,6 +26,7 @@ HERE = Path(__file__).parent
 GRIDS = {"adamw": np.geomspace(3e-4, 1.0, 8), "sgd": np.geomspace(1e-2, 30.0, 8)}
 SCHEDULES = ("schedule:kind=linear", "schedule:kind=one-cycle")
 SEED = 2_500_000_000
+LEAST = 1e-6  # losses below it count as it
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def final_losses(agent: str, task: Task, optimizer: str, steps: int, rates: list
     settings = settings_for(
         Settings.make({"task": task, "optimizer": optimizer, "momentum": 0.9, "steps": steps}), chosen
     )
-    return final_measures(roll_out(chosen, settings, rates, 1, SEED, "cpu"))["train_loss"]
+    return np.maximum(final_measures(roll_out(chosen, settings, rates, 1, SEED, "cpu"))["train_loss"], LEAST)
 
 
 def main(options: Options) -> int:

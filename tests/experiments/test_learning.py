@@ -2,13 +2,16 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import lrcontrol
-from experiments.learned import evolve
+from experiments.learned import ablations, evolve
+from experiments.learned.merge import braked
 from lrcontrol.agents import make_agent
+from lrcontrol.agents.network import Network
 
 STARTS = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0]
 
@@ -62,3 +65,40 @@ def test_evolution_writes_the_policy_that_it_scored_and_goes_on_where_it_was(tmp
     weights, x = np.mean(saved["recent"], axis=0)[None], np.array([[0.1, -1.0, 0.5]])
     expected = shape.act(weights, (x - scale[0]) / scale[1])
     assert agent.predict(x.astype(np.float32))[0] == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_search_begins_as_the_policy_that_it_is_given_also_where_momentum_moves_too():
+    """Over features as they are, output 0 answers with the weights of ``begin`` and output 1 holds."""
+    names, begin = ("fast_vs_slow", "relative_step"), {"relative_step": -2.0, "bias": 0.25}
+    for moved in (("lr",), ("lr", "momentum")):
+        few = {"optimizers": ("sgd",), "sources": ("random-digits",), "hyperparameters": moved}
+        options = evolve.Options(out=Path(), features=names, begin=begin, **few)
+        search = evolve.Search.begin(options)
+        scale, x = np.array(search.scale), np.array([[0.3, -0.1], [0.0, 0.4]])
+        answers = options.shape.act(np.array([search.mean] * 2), (x - scale[0]) / scale[1])
+        np.testing.assert_allclose(answers[:, 0], [0.45, -0.55], rtol=1e-9)
+        np.testing.assert_allclose(answers[:, 1:], 0.0)
+
+
+def test_every_ablation_is_a_search_that_can_begin():
+    for name, changed in ablations.ABLATIONS.items():
+        options = evolve.Options(out=Path(name), **(ablations.SAME | changed))
+        assert set(options.begin) - {"bias"} <= set(options.features), name
+        assert not (options.begin and options.hidden), name
+
+
+@pytest.mark.parametrize("units", [0, 5])
+def test_the_brake_adds_its_term_to_what_an_agent_answers(units):
+    random, features = np.random.default_rng(0), ("fast_vs_best", "log_level")
+    sizes = [2, units, 1] if units else [2, 1]
+    tensors = {}
+    for i in range(len(sizes) - 1):
+        tensors[f"layers.{i}.weight"] = random.normal(size=(sizes[i + 1], sizes[i])).astype(np.float32)
+        tensors[f"layers.{i}.bias"] = random.normal(size=sizes[i + 1]).astype(np.float32)
+    network = Network(tensors, "tanh", "clip", (1,))
+    agent = replace(make_agent("learned"), needs={**make_agent("learned").needs, "features": features}, network=network)
+    with_brake = braked(agent, 0.25)
+    assert with_brake.needs["features"] == ("above_best", "log_level", "far_below_first")
+    x = np.column_stack([random.normal(size=(50, 2)), -random.uniform(0.0, 5.5, 50)]).astype(np.float32)
+    found, alone = with_brake.network.outputs(x)[0], network.outputs(x[:, :2])[0]
+    np.testing.assert_allclose(found, alone + 0.25 * x[:, 2:], atol=1e-3)
