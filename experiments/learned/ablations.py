@@ -14,6 +14,7 @@ from typing import Any
 
 import tyro
 
+import lrcontrol
 from experiments.learned import evolve, validate
 
 HERE = Path(__file__).parent
@@ -32,6 +33,7 @@ BEGIN = {"relative_peak": -1.0, "bias": -1.55, "grad_cosine": 0.5, "fast_vs_best
 AVERAGES = ("fast_vs_best", "loss_vs_fast", "fast_vs_slow", "fast_vs_first")
 SOURCES = ("random-synthetic", "random-images", "random-deep", "random-digits")
 
+PPO = "ppo"
 SAME = {"features": FEATURES, "begin": BEGIN, "sources": SOURCES, "optimizers": ("sgd",), "population": 24}
 
 
@@ -63,7 +65,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 class Options:
     """Search with one thing changed at a time, and hold what is found against tuned schedules."""
 
-    names: tyro.conf.Positional[tuple[str, ...]] = tuple(ABLATIONS)
+    names: tyro.conf.Positional[tuple[str, ...]] = (*ABLATIONS, PPO)
     """Which of them."""
 
     generations: int = 40
@@ -80,10 +82,26 @@ class Options:
 
 
 def search(name: str, options: Options) -> None:
-    """Evolve one of them, or go on with it."""
+    """Search for one of them, or go on with it."""
+    if name == PPO:
+        learn(options.folder / name)
+        return
     mine = {"out": options.folder / name, "generations": options.generations, "workers": options.workers}
     print(name, flush=True)
     evolve.main(evolve.Options(**{**SAME, **mine, **ABLATIONS[name]}))
+
+
+def learn(out: Path) -> None:
+    """Let PPO train a network on the same features and tasks, paid for each fall of the log loss."""
+    given: dict[str, Any] = {
+        "form": "recursive",
+        "base_schedule": "one-cycle",
+        "start": (0.3, 0.3),
+        "max_factor": 2.0,
+        "momentum": 0.9,
+    }
+    given |= {"features": FEATURES, "reward": "log-loss-change", "optimizer": "sgd", "action": "box"}
+    lrcontrol.train(SOURCES, "ppo", out=out, timesteps=1_000_000, num_envs=256, groups=32, evaluations=10, **given)
 
 
 def main(options: Options) -> int:
