@@ -14,6 +14,7 @@ Array = NDArray[np.float64]
 
 LIMIT = 10.0  # features are clipped to ±LIMIT; NaN, as of a run that has diverged, reads 0
 FAST, SLOW = 0.2, 0.03  # weights of the newest loss in the running averages
+FALLEN = -4.5  # logs: a loss of a ninetieth of the first, where runs as long as those in training hardly get
 TINY = 1e-12  # losses below it read as it
 VERSION = 1  # raised whenever a feature changes its meaning; trained agents record it
 
@@ -47,7 +48,7 @@ class LossHistory:
 
     def add(self, loss: Array) -> None:
         """Take in the loss (R,) of the next training step."""
-        self._logs = {"previous": self._logs["last"]} if "last" in self._logs else {}
+        self._logs = {}
         self.previous, self.last = self.last, loss.copy()
         self.fast = FAST * loss + (1.0 - FAST) * self.fast
         self.slow = SLOW * loss + (1.0 - SLOW) * self.slow
@@ -109,19 +110,19 @@ FEATURES: dict[str, Feature] = {
         "log of the fast average over its best", lambda now, past: past.log("fast") - past.log("best")
     ),
     "above_best": Feature(
-        "the same, at most 1: what has run away counts no more than that",
+        "fast_vs_best, at most 1: what has run away counts no more than that",
         lambda now, past: np.minimum(past.log("fast") - past.log("best"), 1.0),
     ),
     "fast_vs_first": Feature(
         "log of the fast average over the first loss", lambda now, past: past.log("fast") - past.log("first")
     ),
     "below_first": Feature(
-        "the same, at least -4.5: what has fallen below a ninetieth counts as that",
-        lambda now, past: np.maximum(past.log("fast") - past.log("first"), -4.5),
+        f"fast_vs_first, at least {FALLEN}: what has fallen below a ninetieth counts as that",
+        lambda now, past: np.maximum(past.log("fast") - past.log("first"), FALLEN),
     ),
     "far_below_first": Feature(
-        "the rest of it: by how much it has fallen further, 0 or below",
-        lambda now, past: np.minimum(past.log("fast") - past.log("first") + 4.5, 0.0),
+        f"fast_vs_first less below_first: by how much it is below {FALLEN}, else 0",
+        lambda now, past: np.minimum(past.log("fast") - past.log("first") - FALLEN, 0.0),
     ),
     "grad_cosine": Feature(
         "cosine of g and the momentum buffer v (the last gradient without momentum)",
@@ -188,13 +189,7 @@ FEATURES: dict[str, Feature] = {
 }
 
 BOUNDED = ("above_best", "below_first", "far_below_first")
-LATER = (
-    "log_level",
-    *BOUNDED,
-    "possible_decrease",
-    "relative_peak",
-    "adaptive",
-)  # than the first agents on the defaults
+LATER = (*BOUNDED, "log_level", "possible_decrease", "relative_peak", "adaptive")  # than the first trained agents
 DEFAULT_FEATURES = tuple(name for name in FEATURES if not name.startswith("probe_") and name not in LATER)
 
 

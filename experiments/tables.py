@@ -47,6 +47,12 @@ def write(path: Path, rows: list[dict[str, Any]]) -> None:
         print(*(row.get(key, "") for key in columns), flush=True)
 
 
+def write_beside(path: Path, rows: list[dict[str, Any]], keys: tuple[str, ...]) -> None:
+    """Write rows to a table whose rows with other values of ``keys`` than theirs stay."""
+    mine = {tuple(row[key] for key in keys) for row in rows}
+    write(path, [*(row for row in read(path) if tuple(row[key] for key in keys) not in mine), *rows])
+
+
 def read(path: Path) -> list[dict[str, str]]:
     """Return the rows of a csv, none where there is no file."""
     if not path.exists():

@@ -3,7 +3,7 @@
     python -m experiments.learned.ablations [nothing-changed without-log_level ...]
 
 Each is a search of forty generations, made by ``evolve``, which goes on where it was stopped; then all of them are held
-against the tuned schedules of held-out tasks, as ``validate`` does, and ablations.csv is written.
+against the tuned schedules of held-out tasks, as ``validate`` does, in ablations.csv, where rows of others stay.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import tyro
 
 import lrcontrol
 from experiments.learned import evolve, validate
+from lrcontrol.envs.errors import unknown
 
 HERE = Path(__file__).parent
 FEATURES = (
@@ -82,7 +83,13 @@ class Options:
 
 
 def search(name: str, options: Options) -> None:
-    """Search for one of them, or go on with it."""
+    """Search for one of them, or go on with it.
+
+    Raises:
+        InputError: there is no such ablation.
+    """
+    if name not in (*ABLATIONS, PPO):
+        raise unknown("ablation", name, (*ABLATIONS, PPO))
     if name == PPO:
         learn(options.folder / name)
         return
@@ -93,14 +100,8 @@ def search(name: str, options: Options) -> None:
 
 def learn(out: Path) -> None:
     """Let PPO train a network on the same features and tasks, paid for each fall of the log loss."""
-    given: dict[str, Any] = {
-        "form": "recursive",
-        "base_schedule": "one-cycle",
-        "start": (0.3, 0.3),
-        "max_factor": 2.0,
-        "momentum": 0.9,
-    }
-    given |= {"features": FEATURES, "reward": "log-loss-change", "optimizer": "sgd", "action": "box"}
+    given: dict[str, Any] = {"base_schedule": "one-cycle", "start": (0.3, 0.3), "momentum": 0.9, "features": FEATURES}
+    given |= {"reward": "log-loss-change", "optimizer": "sgd", "action": "box"}
     lrcontrol.train(SOURCES, "ppo", out=out, timesteps=1_000_000, num_envs=256, groups=32, evaluations=10, **given)
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import tyro
 
 import lrcontrol
-from experiments.tables import read, rounded, write
+from experiments.tables import rounded, write_beside
 from lrcontrol.aggregates import mean_over_tasks, middle_mean
 from lrcontrol.statistics import paired_difference
 from lrcontrol.study import lr0_grid
@@ -176,11 +176,6 @@ def runs_of(task: str, optimizer: str, results: dict[str, lrcontrol.Results]) ->
             yield row | {measure: run[measure] for measure in ("train_loss", "test_loss", "test_accuracy", "diverged")}
 
 
-def write_beside(path: Path, rows: list[dict[str, Any]], optimizers: tuple[str, ...]) -> None:
-    """Write rows to a table whose rows of other optimizers stay."""
-    write(path, [*(row for row in read(path) if row["optimizer"] not in optimizers), *rows])
-
-
 def main(options: Options) -> int:
     """Run what is missing and write heldout.csv, overall.csv and runs.parquet."""
     import pyarrow as pa
@@ -193,8 +188,8 @@ def main(options: Options) -> int:
             rows += compare(task, optimizer, there, options)
             runs += runs_of(task, optimizer, there)
         summary += over_all(optimizer, results, options.agent)
-    write_beside(HERE / "heldout.csv", rows, options.optimizers)
-    write_beside(HERE / "overall.csv", summary, options.optimizers)
+    write_beside(HERE / "heldout.csv", rows, ("optimizer",))
+    write_beside(HERE / "overall.csv", summary, ("optimizer",))
     before = (
         [row for row in pq.read_table(RUNS).to_pylist() if row["optimizer"] not in options.optimizers]
         if RUNS.exists()

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import tyro
 
-from experiments.tables import rounded, write
+from experiments.tables import rounded, write_beside
 from lrcontrol.agents import make_agent
 from lrcontrol.envs.distributions import find_tasks
 from lrcontrol.envs.settings import Settings
@@ -49,7 +49,7 @@ class Options:
     """How many times as many steps as the tasks ask for."""
 
     out: Path = field(default=HERE / "validation.csv")
-    """Where the table goes."""
+    """Where the table goes; rows of other agents and optimizers stay."""
 
 
 def drawn(source: str, optimizer: str, tasks: int) -> Iterator[Task]:
@@ -90,7 +90,7 @@ def main(options: Options) -> int:
             }
             row |= {"worst": float(np.exp(together.max()))} | {k: float(np.exp(np.mean(v))) for k, v in of.items()}
             rows.append(rounded(row))
-    write(options.out, rows)
+    write_beside(options.out, rows, ("optimizer", "agent"))
     return 0
 
 

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+from experiments.learned.merge import braked
 from lrcontrol.agents import TrainedAgent, make_agent
 from lrcontrol.agents.gated import merge
 from lrcontrol.agents.network import Network
@@ -45,3 +46,14 @@ def test_each_answers_as_it_would_alone(units, spread):
 def test_agents_that_decide_otherwise_cannot_be_one():
     with pytest.raises(InputError, match="different settings"):
         merge(agent(("grad_cosine",), 0, 1), agent(("grad_cosine",), 0, 1, interval=2))
+
+
+@pytest.mark.parametrize("units", [0, 5])
+def test_the_brake_adds_its_term_to_what_an_agent_answers(units):
+    alone = agent(("fast_vs_best", "log_level"), units, 1)
+    both = braked(alone, 0.25)
+    assert both.needs["features"] == ("above_best", "log_level", "far_below_first")
+    random = np.random.default_rng(0)
+    x = np.column_stack([random.normal(size=(50, 2)), -random.uniform(0.0, 5.5, 50)]).astype(np.float32)
+    found, expected = both.network.outputs(x)[0], alone.network.outputs(x[:, :2])[0] + 0.25 * x[:, 2:]
+    np.testing.assert_allclose(found, expected, atol=1e-3)

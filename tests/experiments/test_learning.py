@@ -9,9 +9,7 @@ import pytest
 
 import lrcontrol
 from experiments.learned import ablations, evolve
-from experiments.learned.merge import braked
 from lrcontrol.agents import make_agent
-from lrcontrol.agents.network import Network
 
 STARTS = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0]
 
@@ -85,20 +83,3 @@ def test_every_ablation_is_a_search_that_can_begin():
         options = evolve.Options(out=Path(name), **(ablations.SAME | changed))
         assert set(options.begin) - {"bias"} <= set(options.features), name
         assert not (options.begin and options.hidden), name
-
-
-@pytest.mark.parametrize("units", [0, 5])
-def test_the_brake_adds_its_term_to_what_an_agent_answers(units):
-    random, features = np.random.default_rng(0), ("fast_vs_best", "log_level")
-    sizes = [2, units, 1] if units else [2, 1]
-    tensors = {}
-    for i in range(len(sizes) - 1):
-        tensors[f"layers.{i}.weight"] = random.normal(size=(sizes[i + 1], sizes[i])).astype(np.float32)
-        tensors[f"layers.{i}.bias"] = random.normal(size=sizes[i + 1]).astype(np.float32)
-    network = Network(tensors, "tanh", "clip", (1,))
-    agent = replace(make_agent("learned"), needs={**make_agent("learned").needs, "features": features}, network=network)
-    with_brake = braked(agent, 0.25)
-    assert with_brake.needs["features"] == ("above_best", "log_level", "far_below_first")
-    x = np.column_stack([random.normal(size=(50, 2)), -random.uniform(0.0, 5.5, 50)]).astype(np.float32)
-    found, alone = with_brake.network.outputs(x)[0], network.outputs(x[:, :2])[0]
-    np.testing.assert_allclose(found, alone + 0.25 * x[:, 2:], atol=1e-3)
