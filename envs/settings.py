@@ -20,7 +20,6 @@ from lrcontrol.envs.task import Smoothing
 
 HOLD = Schedule("constant")
 FORMS = ("recursive", "anchored", "absolute")
-LONG = 1000  # training steps, from which on an interval that is left open is 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +37,7 @@ class Settings:
             base_schedule · m; or ``"absolute"``, lr = base_schedule · m, whatever lr0 is. For momentum β, the same with
             1 − β for lr and no schedule.
         base_schedule: a function of the training step that multiplies the rate; by default 1.
-        interval: training steps from one decision to the next; None is 2 in episodes of 1,000 steps or more, else 1.
+        interval: training steps from one decision to the next.
         steps: training steps in an episode; None is the task's budget.
         features: the observation, by name (``lrcontrol.envs.features.FEATURES``).
         probe_factor: f of the probe features: they compare a step with lr and one with f · lr.
@@ -66,7 +65,7 @@ class Settings:
     max_factor: float = 2.0
     form: Literal["recursive", "anchored", "absolute"] = "recursive"
     base_schedule: Schedule = HOLD
-    interval: int | None = 1
+    interval: int = 1
     steps: int | None = None
     features: tuple[str, ...] = DEFAULT_FEATURES
     probe_factor: float = 1.01
@@ -85,7 +84,7 @@ class Settings:
     def __post_init__(self) -> None:
         self._check_names()
         self._check_actions()
-        if self.interval is not None and self.interval < 1:
+        if self.interval < 1:
             raise InputError(f"interval {self.interval} is not positive")
         if self.steps is not None and self.steps < 1:
             raise InputError(f"steps {self.steps} is not positive")
@@ -155,12 +154,6 @@ class Settings:
         if ((index < 0) | (index >= len(self.multipliers))).any():
             raise InputError(f"an action is not in 0..{len(self.multipliers) - 1}")
         return np.asarray(self.multipliers)[index]
-
-    def spacing(self, steps: int) -> int:
-        """Return the training steps from one decision to the next in an episode of ``steps``."""
-        if self.interval is not None:
-            return self.interval
-        return 2 if steps >= LONG else 1
 
     @property
     def initial_momentum(self) -> float:

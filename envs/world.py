@@ -55,7 +55,6 @@ class World:
         if settings.reward == VALIDATION:
             self.task, self._validation = self.task.hold_out(settings.validation_share)
         self.steps = settings.steps or self.task.steps
-        self.interval = settings.spacing(self.steps)
         self.lr0_range = settings.lr0_range or self.task.lr0_range.get(settings.optimizer, (1e-6, 1.0))
         self._controls_momentum = "momentum" in settings.hyperparameters
         self._measures = measures_of(settings.features) | (UNIT_MEASURES if settings.start else frozenset())
@@ -137,7 +136,7 @@ class World:
         factors = self.settings.factors(np.asarray(action), self.rows)
         self._apply(factors)
         before, fast_before = self._capped(self.last_loss), self._capped(self.history.fast)
-        left = min(self.interval, self.steps - self.step_count)
+        left = min(self.settings.interval, self.steps - self.step_count)
         losses = [self._train(factors[:, 0], measure=number == 1) for number in range(left, 0, -1)]
         over = self.step_count >= self.steps
         fast_after = self._capped(self.history.fast)

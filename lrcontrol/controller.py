@@ -50,8 +50,7 @@ class LRController(ReduceLROnPlateau):
             or ``betas[0]``.
         agent: a spelling (``"hillclimb:factor=2"``), the folder of a trained agent, or an agent.
         hyperparameters: ``("lr",)`` or ``("lr", "momentum")``; None is what the agent moves.
-        interval: steps from one decision to the next; None is the agent's own: for ``"learned"`` 1, and 2 in runs of
-            1,000 steps or more or of unknown length.
+        interval: steps from one decision to the next; None is the agent's own.
         total_steps: the optimizer steps that there will be, for agents that see the budget and for schedules. Without
             it such an agent is told at every step that half of 1,000 steps is left.
         min_lr, max_lr: limits of the reference group's rate, the first that has one, or of each group's own; default

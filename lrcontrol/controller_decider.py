@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from lrcontrol.agents import Agent
-from lrcontrol.controller_decisions import ASSUMED, Budget
+from lrcontrol.controller_decisions import Budget
 from lrcontrol.controller_measures import Measurer
 from lrcontrol.controller_probe import Closure, probe_measures, told_apart, try_steps
 from lrcontrol.controller_rates import Rates
@@ -45,7 +45,6 @@ class Decider:
         self, agent: Agent, settings: Settings, budget: Budget, rates: Rates, sample: int | None = None
     ) -> None:
         self.agent, self.settings, self.budget, self.rates = agent, settings, budget, rates
-        self.interval = settings.spacing(budget.total or ASSUMED)
         self.moves_momentum = "momentum" in settings.hyperparameters
         self.wanted = measures_of(settings.features) | (UNIT_MEASURES if settings.start else frozenset())
         self.probes = any(name.startswith("probe_") for name in self.wanted)
@@ -118,7 +117,7 @@ class Decider:
         """Ask the agent where a decision is due, and set the rate of the step to come."""
         if self.step_count >= self.next_decision:
             self._decide(loss, closure)
-            self.next_decision = self.step_count + self.interval
+            self.next_decision = self.step_count + self.settings.interval
         self.set_rate()
 
     def _decide(self, loss: float, closure: Closure | None) -> None:

@@ -24,7 +24,7 @@ CASES = (("clusters", 1000), ("clusters", 5000), ("digits-mlp", 1000), ("digits-
 
 @dataclass(frozen=True)
 class Options:
-    """Geometric mean of the final training loss over that with a decision at each step; ten minutes on one core."""
+    """Geometric mean of the final training loss over that with a decision at each step; four minutes on one core."""
 
     runs: int = 4
     """Runs, the same for all."""

@@ -39,10 +39,7 @@ class Options:
 
 
 def braked(agent: TrainedAgent, weight: float) -> TrainedAgent:
-    """Return the agent with features that have a bound, and ``weight`` times ``BRAKE`` added to its output.
-
-    It decides at every step, as it was trained to, and at every second one in runs of 1,000 steps or more.
-    """
+    """Return the agent with features that have a bound, and ``weight`` times ``BRAKE`` added to its output."""
     features = (*(BOUNDED.get(name, name) for name in agent.needs["features"]), BRAKE)
     tensors = dict(agent.network.tensors)
     first = np.pad(tensors["layers.0.weight"], ((0, 0), (0, 1)))
@@ -56,7 +53,7 @@ def braked(agent: TrainedAgent, weight: float) -> TrainedAgent:
         tensors["layers.1.weight"] = np.append(tensors["layers.1.weight"], np.float32([[SCALE]]), axis=1)
     tensors["layers.0.weight"] = first.astype(np.float32)
     network = Network(tensors, agent.network.activation, agent.network.head, agent.network.sizes)
-    return replace(agent, needs={**agent.needs, "features": features, "interval": None}, network=network)
+    return replace(agent, needs={**agent.needs, "features": features}, network=network)
 
 
 def main(options: Options) -> int:

@@ -64,12 +64,6 @@ def test_features_are_what_they_say_computed_from_a_plain_run():
         velocity, previous = u, loss
 
 
-@pytest.mark.parametrize(("interval", "steps", "spacing"), [(None, 999, 1), (None, 1000, 2), (1, 1000, 1), (5, 20, 5)])
-def test_an_interval_that_is_left_open_is_two_steps_in_long_episodes(interval, steps, spacing):
-    world, *_ = play(Settings(interval=interval, steps=steps), np.zeros((3, 1, 1)))
-    assert world.step_count == 3 * spacing
-
-
 def test_averages_with_a_bound_stop_where_the_others_go_on():
     history = LossHistory(np.array([1.0, 1.0, 1.0]))
     for _ in range(40):

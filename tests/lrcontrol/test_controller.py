@@ -5,7 +5,6 @@ import json
 import math
 import subprocess
 import sys
-import warnings
 
 import numpy as np
 import pytest
@@ -627,16 +626,3 @@ def test_without_a_gradient_the_start_is_the_rate_that_was_given():
     opt = torch.optim.SGD(model.parameters(), lr=0.25)
     LRController(opt, ScheduleAgent("hold", Schedule(), start=0.1)).step(1.0)
     assert opt.param_groups[0]["lr"] == 0.25
-
-
-@pytest.mark.parametrize(("total_steps", "decisions"), [(999, 6), (1000, 3), (None, 3)])
-def test_learned_decides_at_every_step_and_in_long_runs_at_every_second(total_steps, decisions):
-    param = torch.nn.Parameter(torch.ones(3))
-    with warnings.catch_warnings(action="ignore"):  # of the budget that is not known
-        controller = LRController(torch.optim.SGD([param], 0.1), "learned", total_steps=total_steps)
-    seen = []
-    for step in range(6):
-        param.grad = torch.full((3,), 1.0 + step)
-        controller.step(1.0 / (1.0 + step))
-        seen.append(controller.observation["loss_change"])
-    assert len(set(seen)) == decisions
