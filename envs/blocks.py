@@ -6,6 +6,7 @@ import itertools
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 NUMBERS = 1 << 21  # in a block, of all kinds: parameters, activations, minibatches
 
@@ -17,6 +18,11 @@ class Block:
     rows: slice
     streams: slice
     parts: tuple[slice, ...]
+
+
+def take(buffer: Tensor, rows: slice) -> Tensor:
+    """Return some rows of a buffer; all of them without the microsecond or two that a slice takes."""
+    return buffer if rows.stop - rows.start == buffer.shape[0] else buffer[rows]
 
 
 def _split(start: int, stop: int, most: int) -> list[slice]:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lrcontrol.envs.blocks import make_blocks
+from lrcontrol.envs.blocks import make_blocks, take
 from lrcontrol.envs.errors import InputError
 from lrcontrol.envs.features import Array
 from lrcontrol.envs.functional import StackedModule, check_functional, check_task
@@ -175,10 +175,10 @@ class Engine:
                 for rows in block.parts:
                     if fresh:
                         optimizer.propose(rows, step, self._params, momentum)
-                    update = optimizer.update(step)[rows]
+                    update = take(optimizer.update(step), rows)
                     if frozen is not None:
                         update = update.masked_fill(frozen[rows], 0.0)
-                    self._params[rows].addcmul_(update, rates[rows], value=-1.0)
+                    take(self._params, rows).addcmul_(update, take(rates, rows), value=-1.0)
                     optimizer.commit(rows, step, momentum)
             x, y = self.minibatches.batch(block.streams)
             losses[block.rows] = self.model.loss_and_gradient(views, x, y, into)
@@ -197,19 +197,21 @@ class Engine:
         """Write the measures of some rows into their columns of ``into`` (measures, R), proposing if they need it."""
         optimizer = self.optimizer
         gradient, memory, update = optimizer.gradient(step), optimizer.memory(step), optimizer.update(step)
-        g, nothing = gradient[rows], self._nothing[rows]
+        g, nothing = take(gradient, rows), take(self._nothing, rows)
         found = {"grad_sq": row_norm(g), "memory_sq": nothing, "grad_dot_memory": nothing}
         if memory is not None and "memory_sq" in wanted:
-            found["memory_sq"] = row_norm(memory[rows])
+            found["memory_sq"] = row_norm(take(memory, rows))
         if memory is not None and "grad_dot_memory" in wanted:
-            found["grad_dot_memory"] = row_dot(g, memory[rows], self._scratch)
+            found["grad_dot_memory"] = row_dot(g, take(memory, rows), self._scratch)
         if "param_sq" in wanted:
-            found["param_sq"] = row_norm(self._params[rows])
+            found["param_sq"] = row_norm(take(self._params, rows))
         if _PROPOSING & set(wanted):
             optimizer.propose(rows, step, self._params, momentum)
             same = update is gradient
-            found["update_sq"] = found["grad_sq"] if same else row_norm(update[rows])
-            found["grad_dot_update"] = found["update_sq"].square() if same else row_dot(g, update[rows], self._scratch)
+            found["update_sq"] = found["grad_sq"] if same else row_norm(take(update, rows))
+            found["grad_dot_update"] = (
+                found["update_sq"].square() if same else row_dot(g, take(update, rows), self._scratch)
+            )
         table = torch.stack([found[name] for name in wanted]).double()
         table[: sum(name in _SQUARES for name in wanted)].square_()
         into[:, rows] = table

@@ -72,7 +72,7 @@ class Minibatches:
     def _gather(self, data: Tensor, index: Tensor, place: int) -> Tensor:
         """Return the rows of the index (S, B) in memory that the next call takes again."""
         flat, buffer = index.reshape(-1), self._memory[place]
-        if buffer is None or len(buffer) < len(flat):
-            buffer = self._memory[place] = data.new_empty((len(flat), *data.shape[1:]))
-        torch.index_select(data, 0, flat, out=buffer[: len(flat)])
-        return buffer[: len(flat)].view(*index.shape, *data.shape[1:])
+        if buffer is None or buffer.shape[0] < flat.shape[0]:
+            buffer = self._memory[place] = data.new_empty((flat.shape[0], *data.shape[1:]))
+        torch.index_select(data, 0, flat, out=buffer[: flat.shape[0]])
+        return buffer[: flat.shape[0]].view(*index.shape, *data.shape[1:])

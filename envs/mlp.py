@@ -6,6 +6,7 @@ product with their shared minibatch, and the softmax runs over a strided axis th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -94,14 +95,19 @@ class StackedMLP:
     def __init__(self, layers: list[_Layer], layout: Layout, task: Task) -> None:
         self.layers, self.layout = layers, layout
         self.cross_entropy = task.loss is F.cross_entropy
-        self._buffers: dict[tuple[str, int], Tensor] = {}
+        self._buffers: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
 
     def _buffer(self, name: str, layer: int, shape: tuple[int, ...], like: Tensor) -> Tensor:
         """Return memory that is kept from call to call; large tensors are slow to allocate anew."""
-        buffer = self._buffers.get((name, layer))
-        if buffer is None or len(buffer) < shape[0] or buffer.shape[1:] != shape[1:] or buffer.device != like.device:
-            buffer = self._buffers[name, layer] = torch.empty(shape, dtype=like.dtype, device=like.device)
-        return buffer[: shape[0]]
+        whole, view = self._buffers.get((name, layer), (None, None))
+        if view is not None and view.shape == shape and view.device == like.device:
+            return view
+        numbers = math.prod(shape)
+        if whole is None or whole.shape[0] < numbers or whole.device != like.device:
+            whole = torch.empty(numbers, dtype=like.dtype, device=like.device)
+        view = whole[:numbers].view(shape)
+        self._buffers[name, layer] = whole, view
+        return view
 
     def _forward(self, views: dict[str, Tensor], x: Tensor, use: str) -> list[Tensor]:
         """Return every layer's output, (R, features, B)."""
@@ -112,7 +118,10 @@ class StackedMLP:
             rows, features, width = weight.shape
             out = self._buffer(use, number, (rows, features, batch), x)
             if number == 0:
-                wide = weight.reshape(streams, rows // streams * features, width)
+                wide = weight
+                if rows > streams:
+                    wide = self._buffer("wide", number, (rows, features, width), x).copy_(weight)
+                    wide = wide.view(streams, rows // streams * features, width)
                 _bmm(wide, x.transpose(1, 2), out.view(streams, -1, batch))
             else:
                 _bmm(weight, outputs[-1], out)
@@ -122,23 +131,28 @@ class StackedMLP:
             outputs.append(out)
         return outputs
 
-    def _loss(self, output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _targets(self, y: Tensor, rows: int) -> Tensor:
+        """Return each row's targets, feature-major: class numbers (R, 1, B) or values (R, O, B)."""
+        features = y[:, None] if self.cross_entropy else y.transpose(1, 2)
+        if rows == features.shape[0]:
+            return features
+        return features[:, None].expand(-1, rows // features.shape[0], -1, -1).reshape(rows, *features.shape[1:])
+
+    def _loss(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Return the losses (R,) and what the gradient is made from: log-probabilities or residuals (R, O, B).
 
         The mean over the minibatch is taken in float64: a probe compares losses that differ by less than float32 tells.
         """
-        replicas = output.shape[0] // y.shape[0]
         if self.cross_entropy:
             log_p = output.log_softmax(dim=1)
-            target = y[:, None, None].expand(-1, replicas, 1, -1).reshape(output.shape[0], 1, -1)
             return -log_p.gather(1, target)[:, 0].double().mean(dim=1), log_p
-        target = y.transpose(1, 2)[:, None].expand(-1, replicas, -1, -1).reshape(output.shape)
         residual = output - target
         return residual.double().square().flatten(1).mean(dim=1), residual
 
     def losses(self, params: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """Return the losses (R,) of parameters (R, P) on minibatches x (S, B, D), y (S, B, …)."""
-        return self._loss(self._forward(self.layout.views(params), x, "probe")[-1], y)[0]
+        output = self._forward(self.layout.views(params), x, "probe")[-1]
+        return self._loss(output, self._targets(y, output.shape[0]))[0]
 
     def outputs(self, params: Tensor, x: Tensor) -> Tensor:
         """Return the networks' outputs (R, B, O)."""
@@ -153,8 +167,9 @@ class StackedMLP:
     def loss_and_gradient(self, views: dict[str, Tensor], x: Tensor, y: Tensor, into: dict[str, Tensor]) -> Tensor:
         """Return the losses (R,) of parameters given as views, and write the gradients into views."""
         outputs = self._forward(views, x, "forward")
-        losses, kept = self._loss(outputs[-1], y)
-        delta = self._output_gradient(kept, y)
+        target = self._targets(y, outputs[-1].shape[0])
+        losses, kept = self._loss(outputs[-1], target)
+        delta = self._output_gradient(kept, target)
         for number in range(len(self.layers) - 1, 0, -1):
             layer, below = self.layers[number], self.layers[number - 1].activation
             self._parameter_gradient(layer, delta, outputs[number - 1].transpose(1, 2), into)
@@ -166,12 +181,10 @@ class StackedMLP:
         self._parameter_gradient(self.layers[0], delta.reshape(streams, -1, batch), x, into)
         return losses
 
-    def _output_gradient(self, kept: Tensor, y: Tensor) -> Tensor:
+    def _output_gradient(self, kept: Tensor, target: Tensor) -> Tensor:
         if not self.cross_entropy:
             return kept.mul_(2.0 / (kept.shape[1] * kept.shape[2]))
         probabilities = kept.exp_()
-        replicas = kept.shape[0] // y.shape[0]
-        target = y[:, None, None].expand(-1, replicas, 1, -1).reshape(kept.shape[0], 1, -1)
         probabilities.scatter_add_(1, target, probabilities.new_full((), -1.0).expand(target.shape))
         return probabilities.mul_(1.0 / kept.shape[2])
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.optim.adamw import adamw
 
+from lrcontrol.envs.blocks import take
 from lrcontrol.envs.layout import Layout
 from lrcontrol.envs.task import Smoothing
 
@@ -134,7 +134,7 @@ class AdamW:
 
     def propose(self, rows: slice, step: int, params: Tensor, momentum: Momentum) -> None:
         """See BaseOptimizer."""
-        g, m, v, u = (part[rows] for part in (self._gradient, self._means, self._squares, self._update))
+        g, m, v, u = (take(part, rows) for part in (self._gradient, self._means, self._squares, self._update))
         if isinstance(momentum, float):
             self._fused(g, m, v, u, step, momentum)
         else:
@@ -149,16 +149,18 @@ class AdamW:
             u.add_(params[rows], alpha=self.weight_decay)
 
     def _fused(self, g: Tensor, m: Tensor, v: Tensor, u: Tensor, step: int, beta1: float) -> None:
-        """Let torch's one-pass kernel decay u to nothing and take a step of rate −1 from there, which is the new u."""
-        taken = torch.full((), float(step), device=u.device)
-        adamw(
+        """Let torch's one-pass kernel decay u to nothing and take a step of rate −1 from there, which is the new u.
+
+        The kernel itself, since ``torch.optim.adamw.adamw`` around it takes as long again where there is one replica.
+        """
+        taken = torch.full((), step + 1.0, device=u.device)
+        torch._fused_adamw_(
             [u],
             [g],
             [m],
             [v],
-            max_exp_avg_sqs=[],
-            state_steps=[taken],
-            fused=True,
+            [],
+            [taken],
             amsgrad=False,
             maximize=False,
             beta1=beta1,

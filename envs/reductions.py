@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lrcontrol.envs.blocks import take
+
 
 def row_dot(a: Tensor, b: Tensor, scratch: Tensor) -> Tensor:
     """Return the dot products of the rows of a and b (R, P), (R,); ``scratch`` holds at least (R, P)."""
-    return _row_sum(torch.mul(a, b, out=scratch[: a.shape[0]]))
+    return _row_sum(torch.mul(a, b, out=take(scratch, slice(0, a.shape[0]))))
 
 
 def _row_sum(rows: Tensor) -> Tensor:

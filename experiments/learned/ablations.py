@@ -1,6 +1,6 @@
-"""Ablations of the search for SGD's half of ``learned``: one thing changed at a time, all else and the seed the same.
+"""Ablations of the search for a line, for SGD or AdamW: one thing changed at a time, all else and the seed the same.
 
-    python -m experiments.learned.ablations [nothing-changed without-log_level ...]
+    python -m experiments.learned.ablations [nothing-changed without-log_level ...] [--optimizer adamw]
 
 Each is a search of forty generations, made by ``evolve``, which goes on where it was stopped; then all of them are held
 against the tuned schedules of held-out tasks, as ``validate`` does, in ablations.csv, where rows of others stay.
@@ -8,9 +8,10 @@ against the tuned schedules of held-out tasks, as ``validate`` does, in ablation
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 
@@ -19,46 +20,58 @@ from experiments.learned import evolve, validate
 from lrcontrol.envs.errors import unknown
 
 HERE = Path(__file__).parent
-FEATURES = (
-    "relative_peak",
-    "fast_vs_best",
-    "grad_cosine",
-    "log_level",
-    "loss_vs_fast",
-    "fast_vs_slow",
-    "possible_decrease",
-    "fast_vs_first",
-    "budget_left",
-)
-BEGIN = {"relative_peak": -1.0, "bias": -1.55, "grad_cosine": 0.5, "fast_vs_best": -1.0, "log_level": -0.5}
 AVERAGES = ("fast_vs_best", "loss_vs_fast", "fast_vs_slow", "fast_vs_first")
-SOURCES = ("random-synthetic", "random-images", "random-deep", "random-digits")
-
+SHARED = ("fast_vs_best", "grad_cosine", "log_level", "loss_vs_fast", "fast_vs_slow")
+BEGIN = {"grad_cosine": 0.5, "fast_vs_best": -1.0, "log_level": -0.5}
+SAME = {"sources": ("random-synthetic", "random-images", "random-deep", "random-digits"), "population": 24}
+BASES: dict[str, dict[str, Any]] = {
+    "sgd": {
+        "features": ("relative_peak", *SHARED, "possible_decrease", "fast_vs_first", "budget_left"),
+        "begin": {"relative_peak": -1.0, "bias": -1.55} | BEGIN,
+    },
+    "adamw": {
+        "features": ("relative_step", *SHARED, "predicted_decrease", "fast_vs_first", "budget_left"),
+        "begin": {"relative_step": -1.0, "bias": -1.7} | BEGIN,
+    },
+}
 PPO = "ppo"
-SAME = {"features": FEATURES, "begin": BEGIN, "sources": SOURCES, "optimizers": ("sgd",), "population": 24}
+
+Base = dict[str, Any]
 
 
-def without(*names: str) -> dict[str, Any]:
+def without(*names: str) -> Callable[[Base], Base]:
     """Return what leaves features out."""
-    begin = {name: value for name, value in BEGIN.items() if name not in names}
-    return {"features": tuple(name for name in FEATURES if name not in names), "begin": begin}
+    return lambda base: {
+        "features": tuple(name for name in base["features"] if name not in names),
+        "begin": {name: value for name, value in base["begin"].items() if name not in names},
+    }
 
 
-ABLATIONS: dict[str, dict[str, Any]] = {
-    "nothing-changed": {},
+def instead(old: str, new: str) -> Callable[[Base], Base]:
+    """Return what puts one feature in another's place."""
+    return lambda base: {
+        "features": tuple(new if name == old else name for name in base["features"]),
+        "begin": {new if name == old else name: value for name, value in base["begin"].items()},
+    }
+
+
+ABLATIONS: dict[str, Callable[[Base], Base]] = {
+    "nothing-changed": lambda _: {},
     "without-log_level": without("log_level"),
     "without-grad_cosine": without("grad_cosine"),
     "without-averages": without(*AVERAGES),
-    "momentum-too": {"hyperparameters": ("lr", "momentum")},
-    "begun-at-one-cycle": {"begin": {}},
-    "mean-loss": {"objective": "mean"},
-    "no-schedule": {"schedule": "constant"},
-    "anchored": {"form": "anchored", "max_factor": 10.0, **without("log_level"), "begin": {}},
-    "digits-and-synthetic": {"sources": ("random-synthetic", "random-digits")},
-    "eight-units": {"hidden": 8, "begin": {}},
-    "every-fifth-step": {"interval": 5},
     "without-possible_decrease": without("possible_decrease"),
+    "without-predicted_decrease": without("predicted_decrease"),
     "without-budget_left": without("budget_left"),
+    "peak-for-step": instead("relative_step", "relative_peak"),
+    "momentum-too": lambda _: {"hyperparameters": ("lr", "momentum")},
+    "begun-at-one-cycle": lambda _: {"begin": {}},
+    "mean-loss": lambda _: {"objective": "mean"},
+    "no-schedule": lambda _: {"schedule": "constant"},
+    "anchored": lambda base: {"form": "anchored", "max_factor": 10.0, **without("log_level")(base), "begin": {}},
+    "digits-and-synthetic": lambda _: {"sources": ("random-synthetic", "random-digits")},
+    "eight-units": lambda _: {"hidden": 8, "begin": {}},
+    "every-fifth-step": lambda _: {"interval": 5},
 }
 
 
@@ -66,8 +79,11 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 class Options:
     """Search with one thing changed at a time, and hold what is found against tuned schedules."""
 
-    names: tyro.conf.Positional[tuple[str, ...]] = (*ABLATIONS, PPO)
-    """Which of them."""
+    names: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Which of them; none is all that change something for the optimizer."""
+
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """Whose line is searched for."""
 
     generations: int = 40
     """Of each search."""
@@ -82,6 +98,12 @@ class Options:
     """Where the table goes."""
 
 
+def changing(base: Base) -> list[str]:
+    """Return the names of those that change something, and of the one that is not to."""
+    made = {name: change(base) for name, change in ABLATIONS.items()}
+    return [name for name, values in made.items() if not values or any(base.get(k) != v for k, v in values.items())]
+
+
 def search(name: str, options: Options) -> None:
     """Search for one of them, or go on with it.
 
@@ -90,27 +112,31 @@ def search(name: str, options: Options) -> None:
     """
     if name not in (*ABLATIONS, PPO):
         raise unknown("ablation", name, (*ABLATIONS, PPO))
+    base, out = BASES[options.optimizer], options.folder / options.optimizer / name
     if name == PPO:
-        learn(options.folder / name)
+        learn(out, base["features"], options.optimizer)
         return
-    mine = {"out": options.folder / name, "generations": options.generations, "workers": options.workers}
+    mine = {"out": out, "generations": options.generations, "workers": options.workers}
     print(name, flush=True)
-    evolve.main(evolve.Options(**{**SAME, **mine, **ABLATIONS[name]}))
+    evolve.main(evolve.Options(optimizers=(options.optimizer,), **{**SAME, **base, **mine, **ABLATIONS[name](base)}))
 
 
-def learn(out: Path) -> None:
+def learn(out: Path, features: tuple[str, ...], optimizer: str) -> None:
     """Let PPO train a network on the same features and tasks, paid for each fall of the log loss."""
-    given: dict[str, Any] = {"base_schedule": "one-cycle", "start": (0.3, 0.3), "momentum": 0.9, "features": FEATURES}
-    given |= {"reward": "log-loss-change", "optimizer": "sgd", "action": "box"}
-    lrcontrol.train(SOURCES, "ppo", out=out, timesteps=1_000_000, num_envs=256, groups=32, evaluations=10, **given)
+    given: dict[str, Any] = {"base_schedule": "one-cycle", "start": (0.3, 0.3), "momentum": 0.9, "features": features}
+    given |= {"reward": "log-loss-change", "optimizer": optimizer, "action": "box"}
+    lrcontrol.train(
+        SAME["sources"], "ppo", out=out, timesteps=1_000_000, num_envs=256, groups=32, evaluations=10, **given
+    )
 
 
 def main(options: Options) -> int:
     """Search, then validate: seven minutes each on two cores, and one more each."""
-    for name in options.names:
+    names = options.names or (*changing(BASES[options.optimizer]), PPO)
+    for name in names:
         search(name, options)
-    found = ("learned", *(str(options.folder / name) for name in options.names))
-    return validate.main(validate.Options(found, optimizers=("sgd",), out=options.out))
+    found = ("learned", *(str(options.folder / options.optimizer / name) for name in names))
+    return validate.main(validate.Options(found, optimizers=(options.optimizer,), out=options.out))
 
 
 if __name__ == "__main__":

@@ -79,7 +79,19 @@ def test_a_search_begins_as_the_policy_that_it_is_given_also_where_momentum_move
 
 
 def test_every_ablation_is_a_search_that_can_begin():
-    for name, changed in ablations.ABLATIONS.items():
-        options = evolve.Options(out=Path(name), **(ablations.SAME | changed))
-        assert set(options.begin) - {"bias"} <= set(options.features), name
-        assert not (options.begin and options.hidden), name
+    for optimizer, base in ablations.BASES.items():
+        for name, change in ablations.ABLATIONS.items():
+            options = evolve.Options(out=Path(name), **(ablations.SAME | base | change(base)))
+            assert set(options.begin) - {"bias"} <= set(options.features), (optimizer, name)
+            assert not (options.begin and options.hidden), (optimizer, name)
+
+
+def test_an_ablation_changes_what_it_says():
+    for optimizer, base in ablations.BASES.items():
+        names = ablations.changing(base)
+        assert ("peak-for-step" in names) == ("without-predicted_decrease" in names) == (optimizer == "adamw")
+        assert ("without-possible_decrease" in names) == (optimizer == "sgd")
+    base = ablations.BASES["adamw"]
+    swapped = ablations.ABLATIONS["peak-for-step"](base)
+    assert set(base["features"]) ^ set(swapped["features"]) == {"relative_step", "relative_peak"}
+    assert swapped["begin"]["relative_peak"] == base["begin"]["relative_step"]
