@@ -34,7 +34,7 @@ BASES: dict[str, dict[str, Any]] = {
         "begin": {"relative_step": -1.0, "bias": -1.7} | BEGIN,
     },
 }
-PPO = "ppo"
+LEARNERS = ("ppo", "recurrent-ppo")  # instead of a search; the second has a memory of 32 units
 
 Base = dict[str, Any]
 
@@ -110,29 +110,29 @@ def search(name: str, options: Options) -> None:
     Raises:
         InputError: there is no such ablation.
     """
-    if name not in (*ABLATIONS, PPO):
-        raise unknown("ablation", name, (*ABLATIONS, PPO))
+    if name not in (*ABLATIONS, *LEARNERS):
+        raise unknown("ablation", name, (*ABLATIONS, *LEARNERS))
     base, out = BASES[options.optimizer], options.folder / options.optimizer / name
-    if name == PPO:
-        learn(out, base["features"], options.optimizer)
+    if name in LEARNERS:
+        learn(name, out, base["features"], options.optimizer)
         return
     mine = {"out": out, "generations": options.generations, "workers": options.workers}
     print(name, flush=True)
     evolve.main(evolve.Options(optimizers=(options.optimizer,), **{**SAME, **base, **mine, **ABLATIONS[name](base)}))
 
 
-def learn(out: Path, features: tuple[str, ...], optimizer: str) -> None:
-    """Let PPO train a network on the same features and tasks, paid for each fall of the log loss."""
+def learn(algo: str, out: Path, features: tuple[str, ...], optimizer: str) -> None:
+    """Let an algorithm train a network on the same features and tasks, paid for each fall of the log loss."""
     given: dict[str, Any] = {"base_schedule": "one-cycle", "start": (0.3, 0.3), "momentum": 0.9, "features": features}
     given |= {"reward": "log-loss-change", "optimizer": optimizer, "action": "box"}
     lrcontrol.train(
-        SAME["sources"], "ppo", out=out, timesteps=1_000_000, num_envs=256, groups=32, evaluations=10, **given
+        SAME["sources"], algo, out=out, timesteps=1_000_000, num_envs=256, groups=32, evaluations=10, **given
     )
 
 
 def main(options: Options) -> int:
     """Search, then validate: seven minutes each on two cores, and one more each."""
-    names = options.names or (*changing(BASES[options.optimizer]), PPO)
+    names = options.names or (*changing(BASES[options.optimizer]), *LEARNERS)
     for name in names:
         search(name, options)
     found = ("learned", *(str(options.folder / options.optimizer / name) for name in names))
