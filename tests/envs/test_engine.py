@@ -1,5 +1,7 @@
 """The engine against the plain reference, step by step, and what replicas may not do to each other."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from conftest import ALL_TASKS, BUNDLED
 from reference import train
 from torch import nn
 
-from lrcontrol.envs import Engine, InputError, Smoothing, Task, make_task, mlp
+from lrcontrol.envs import Engine, InputError, Smoothing, Task, blocks, make_task, mlp
 from lrcontrol.envs.functional import StackedModule
 from lrcontrol.envs.mlp import StackedMLP
 from lrcontrol.envs.seeding import run_seeds
@@ -317,3 +319,22 @@ def test_a_frozen_row_lives_again_as_the_copy_of_another():
     engine.step(np.array([0.1, 0.1]), 0.0)
     assert engine.alive.tolist() == [True, True]
     assert engine.losses[0] == engine.losses[1]
+
+
+def test_blocks_of_unequal_size_take_no_new_memory_and_change_nothing(monkeypatch):
+    task = replace(make_task("digits-mlp"), model=lambda: mlp(64, 300, 10), batch_size=16)
+    seeds = [run_seeds(0)] * 7
+    whole = Engine(task, "adamw", 7, streams=1)
+    monkeypatch.setattr(blocks, "NUMBERS", 3 * whole.model.row_numbers(task, False))
+    parted = Engine(task, "adamw", 7, streams=1)
+    assert [block.rows.stop - block.rows.start for block in parted._blocks] == [2, 2, 3]
+    for engine in (whole, parted):
+        engine.reset(seeds, 0.9)
+        engine.step(np.geomspace(1e-4, 1e-2, 7), 0.9)
+    kept = {key: memory.data_ptr() for key, (memory, _) in parted.model._buffers.items()}
+    for _ in range(3):
+        for engine in (whole, parted):
+            engine.step(np.geomspace(1e-4, 1e-2, 7), 0.9)
+    assert {key: memory.data_ptr() for key, (memory, _) in parted.model._buffers.items()} == kept
+    np.testing.assert_allclose(parted.losses, whole.losses, rtol=1e-6)
+    assert len(set(whole.losses)) == 7
