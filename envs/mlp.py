@@ -120,7 +120,10 @@ class StackedMLP:
             if number == 0:
                 wide = weight
                 if rows > streams:
-                    wide = self._buffer("wide", number, (rows, features, width), x).copy_(weight)
+                    once = use == "outputs"  # of all replicas, and seldom: memory for it is not kept
+                    wide = (
+                        weight.contiguous() if once else self._buffer("wide", 0, tuple(weight.shape), x).copy_(weight)
+                    )
                     wide = wide.view(streams, rows // streams * features, width)
                 _bmm(wide, x.transpose(1, 2), out.view(streams, -1, batch))
             else:
