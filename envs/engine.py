@@ -197,7 +197,7 @@ class Engine:
         """Write the measures of some rows into their columns of ``into`` (measures, R), proposing if they need it."""
         optimizer = self.optimizer
         gradient, memory, update = optimizer.gradient(step), optimizer.memory(step), optimizer.update(step)
-        g, nothing = take(gradient, rows), take(self._nothing, rows)
+        g, u, nothing = take(gradient, rows), take(update, rows), take(self._nothing, rows)
         found = {"grad_sq": row_norm(g), "memory_sq": nothing, "grad_dot_memory": nothing}
         if memory is not None and "memory_sq" in wanted:
             found["memory_sq"] = row_norm(take(memory, rows))
@@ -208,10 +208,8 @@ class Engine:
         if _PROPOSING & set(wanted):
             optimizer.propose(rows, step, self._params, momentum)
             same = update is gradient
-            found["update_sq"] = found["grad_sq"] if same else row_norm(take(update, rows))
-            found["grad_dot_update"] = (
-                found["update_sq"].square() if same else row_dot(g, take(update, rows), self._scratch)
-            )
+            found["update_sq"] = found["grad_sq"] if same else row_norm(u)
+            found["grad_dot_update"] = found["update_sq"].square() if same else row_dot(g, u, self._scratch)
         table = torch.stack([found[name] for name in wanted]).double()
         table[: sum(name in _SQUARES for name in wanted)].square_()
         into[:, rows] = table

@@ -10,6 +10,7 @@ from numpy.random import SeedSequence
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lrcontrol.envs.blocks import take
 from lrcontrol.envs.task import Task
 
 
@@ -71,8 +72,9 @@ class Minibatches:
 
     def _gather(self, data: Tensor, index: Tensor, place: int) -> Tensor:
         """Return the rows of the index (S, B) in memory that the next call takes again."""
-        flat, buffer = index.reshape(-1), self._memory[place]
-        if buffer is None or buffer.shape[0] < flat.shape[0]:
-            buffer = self._memory[place] = data.new_empty((flat.shape[0], *data.shape[1:]))
-        torch.index_select(data, 0, flat, out=buffer[: flat.shape[0]])
-        return buffer[: flat.shape[0]].view(*index.shape, *data.shape[1:])
+        count, buffer = index.numel(), self._memory[place]
+        if buffer is None or buffer.shape[0] < count:
+            buffer = self._memory[place] = data.new_empty((count, *data.shape[1:]))
+        rows = take(buffer, slice(0, count))
+        torch.index_select(data, 0, index.reshape(-1), out=rows)
+        return rows.view(*index.shape, *data.shape[1:])

@@ -95,7 +95,7 @@ class StackedMLP:
     def __init__(self, layers: list[_Layer], layout: Layout, task: Task) -> None:
         self.layers, self.layout = layers, layout
         self.cross_entropy = task.loss is F.cross_entropy
-        self._buffers: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
+        self._buffers: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}  # memory, and its last view
 
     def _buffer(self, name: str, layer: int, shape: tuple[int, ...], like: Tensor) -> Tensor:
         """Return memory that is kept from call to call; large tensors are slow to allocate anew."""
@@ -118,13 +118,7 @@ class StackedMLP:
             rows, features, width = weight.shape
             out = self._buffer(use, number, (rows, features, batch), x)
             if number == 0:
-                wide = weight
-                if rows > streams:
-                    once = use == "outputs"  # of all replicas, and seldom: memory for it is not kept
-                    wide = (
-                        weight.contiguous() if once else self._buffer("wide", 0, tuple(weight.shape), x).copy_(weight)
-                    )
-                    wide = wide.view(streams, rows // streams * features, width)
+                wide = weight.reshape(streams, rows // streams * features, width)
                 _bmm(wide, x.transpose(1, 2), out.view(streams, -1, batch))
             else:
                 _bmm(weight, outputs[-1], out)
