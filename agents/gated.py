@@ -18,18 +18,18 @@ from lrcontrol.envs.features import LIMIT, Array
 SURE = 10.0  # tanh of it is 1 in single precision
 SCALE = 32.0  # a line z is 32 tanh(z / 32), to 3e-4 where it counts, between −1 and 1
 
-Layers = tuple[Array, Array, Array, float]
+Layers = tuple[Array, Array, Array, Array]
 
 
 def _layers(agent: TrainedAgent, names: Sequence[str]) -> Layers:
-    """Return weights (U, F) of an agent's units on the named features, biases, and the output's weights and bias."""
+    """Return weights (U, F) of an agent's units on the named features, biases, and weights (H, U) and biases after."""
     tensors = {name: np.asarray(tensor, np.float64) for name, tensor in agent.network.tensors.items()}
     weight, bias = tensors["layers.0.weight"], tensors["layers.0.bias"]
     if agent.network.depth == 1:
-        output, last = np.array([SCALE]), 0.0
+        output, last = SCALE * np.eye(len(weight)), np.zeros(len(weight))
         weight, bias = weight / SCALE, bias / SCALE
     else:
-        output, last = tensors["layers.1.weight"][0], float(tensors["layers.1.bias"][0])
+        output, last = tensors["layers.1.weight"], tensors["layers.1.bias"]
     spread = np.zeros((len(weight), len(names)))
     spread[:, [names.index(name) for name in agent.needs["features"]]] = weight
     return spread, bias, output, last
@@ -45,7 +45,7 @@ def merge(sgd: TrainedAgent, adaptive: TrainedAgent) -> TrainedAgent:
     """Return the agent that does what ``sgd`` does where the feature ``adaptive`` is 0, the other's where it is 1.
 
     Args:
-        sgd: a line or a network of one layer of tanh units, with one output.
+        sgd: a line, or a network of one layer of tanh units.
         adaptive: another; its settings are the same but for the features it sees.
 
     Raises:
@@ -62,16 +62,16 @@ def merge(sgd: TrainedAgent, adaptive: TrainedAgent) -> TrainedAgent:
     gate = np.zeros((1, len(names)))
     gate[0, -1] = 2.0 * SURE
     # The gate's unit says −1 under SGD, 1 otherwise; the silent units say −1 each, which their part of it takes away.
-    lost = [part[2].sum() - part[3] for part in (first, second)]  # of the output, while the other one speaks
+    lost = [part[2].sum(axis=1) - part[3] for part in (first, second)]  # of the outputs, while the other one speaks
     weights = np.concatenate([first[0], second[0], gate])
     biases = np.concatenate([first[1], second[1] - shut, [-SURE]])
-    output = np.concatenate([first[2], second[2], [(lost[0] - lost[1]) / 2.0]])
+    output = np.column_stack([first[2], second[2], (lost[0] - lost[1]) / 2.0])
     last = first[3] + second[3] + (lost[0] + lost[1]) / 2.0
     tensors = {
         "layers.0.weight": weights.astype(np.float32),
         "layers.0.bias": biases.astype(np.float32),
-        "layers.1.weight": output[None].astype(np.float32),
-        "layers.1.bias": np.array([last], np.float32),
+        "layers.1.weight": output.astype(np.float32),
+        "layers.1.bias": last.astype(np.float32),
     }
     training = {"sgd": sgd.training, "adaptive": adaptive.training}
     network = Network(tensors, "tanh", "clip", sgd.network.sizes)

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from lrcontrol.agents import Agent
 from lrcontrol.agents.base import PolicyPredictor
 from lrcontrol.controller_decider import Decider
-from lrcontrol.controller_decisions import Budget, find_agent, make_settings
+from lrcontrol.controller_decisions import Budget, find_agent, make_settings, moves_momentum
 from lrcontrol.controller_guard import Guard
 from lrcontrol.controller_probe import Closure, loss_value
 from lrcontrol.controller_rates import Rates
@@ -27,7 +27,7 @@ from lrcontrol.controller_state import Memory, check_match, describe
 from lrcontrol.envs.errors import InputError
 from lrcontrol.envs.schedules import Schedule
 
-FORMAT = 2
+FORMAT = 3
 NUMBERS = ("step_count", "next_decision", "forward_passes", "scale")
 STARTS = ("lr0", "momentum0")
 
@@ -46,10 +46,11 @@ class LRController(ReduceLROnPlateau):
 
     Args:
         optimizer: any ``torch.optim.Optimizer`` whose groups have an ``lr``, the starting rate; groups keep their
-            ratios, unless ``per_group``. Momentum is the groups' ``momentum`` (``dampening`` stays equal where it was)
-            or ``betas[0]``.
+            ratios, unless ``per_group``. Momentum is the groups' ``momentum`` (``dampening`` moves with it, so that lr
+            keeps its scale) or ``betas[0]``.
         agent: a spelling (``"hillclimb:factor=2"``), the folder of a trained agent, or an agent.
-        hyperparameters: ``("lr",)`` or ``("lr", "momentum")``; None is what the agent moves.
+        hyperparameters: ``("lr",)`` or ``("lr", "momentum")``; None is what the agent moves, as far as the optimizer
+            has it.
         interval: steps from one decision to the next; None is the agent's own.
         total_steps: the optimizer steps that there will be, for agents that see the budget and for schedules. Without
             it such an agent is told at every step that half of 1,000 steps is left.
@@ -99,17 +100,13 @@ class LRController(ReduceLROnPlateau):
         self.agent = find_agent(agent, hyperparameters)
         schedule = Schedule(base_schedule) if isinstance(base_schedule, str) else base_schedule
         settings = make_settings(self.agent, interval, total_steps, min_lr, max_lr, schedule)
-        if "momentum" in settings.hyperparameters and not rates.has_momentum:
-            raise InputError(
-                f"agent {self.agent.name!r} moves the momentum, and {type(optimizer).__name__} has neither "
-                f"'momentum' nor 'betas': choose an agent that moves the rate alone, or another optimizer"
-            )
+        moved = moves_momentum(self.agent, hyperparameters, rates)
         if per_group and any(name.startswith("probe_") for name in settings.features):
             raise InputError(
                 f"agent {self.agent.name!r} compares trial steps, two closures for each parameter group: leave "
                 f"per_group out, or choose an agent without trials, such as 'learned'"
             )
-        self._decider = Decider(self.agent, settings, Budget(total_steps), rates, sample)
+        self._decider = Decider(self.agent, settings, Budget(total_steps), rates, sample, moved)
         rules = rollback if isinstance(rollback, Rollback) else Rollback() if rollback else None
         self._guard = Guard(self._decider, rules)
         self.record, self._records, self._warned = Record(), record, False
@@ -222,7 +219,7 @@ class LRController(ReduceLROnPlateau):
             "numbers": {name: getattr(decider, name) for name in NUMBERS}
             | {name: getattr(decider, name).tolist() for name in STARTS},
             "ratios": list(decider.rates.ratios),
-            "dampened": list(decider.rates.dampened),
+            "gains": list(decider.rates.gains),
             "memory": decider.memory.to_dict(),
             "last_gradient": [None if g is None else g.clone() for g in decider.measurer.last_gradient],
             "observation": dict(self.observation),
@@ -248,7 +245,7 @@ class LRController(ReduceLROnPlateau):
             setattr(decider, name, state_dict["numbers"][name])
         for name in STARTS:
             setattr(decider, name, np.array(state_dict["numbers"][name]))
-        decider.rates.ratios, decider.rates.dampened = list(state_dict["ratios"]), list(state_dict["dampened"])
+        decider.rates.ratios, decider.rates.gains = list(state_dict["ratios"]), list(state_dict["gains"])
         decider.memory = Memory.from_dict(state_dict["memory"])
         pairs = zip(state_dict["last_gradient"], decider.measurer.params(), strict=False)
         decider.measurer.last_gradient = [None if g is None else g.to(p.device, copy=True) for g, p in pairs]

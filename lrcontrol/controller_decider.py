@@ -32,6 +32,7 @@ class Decider:
         budget: the length of the run.
         rates: of the optimizer.
         sample: see ``Measurer``.
+        moves_momentum: whether the second of an agent's actions counts.
 
     Attributes:
         memory: all that changes and a rollback takes back.
@@ -42,10 +43,16 @@ class Decider:
     """
 
     def __init__(
-        self, agent: Agent, settings: Settings, budget: Budget, rates: Rates, sample: int | None = None
+        self,
+        agent: Agent,
+        settings: Settings,
+        budget: Budget,
+        rates: Rates,
+        sample: int | None = None,
+        moves_momentum: bool = False,
     ) -> None:
         self.agent, self.settings, self.budget, self.rates = agent, settings, budget, rates
-        self.moves_momentum = "momentum" in settings.hyperparameters
+        self.moves_momentum = moves_momentum
         self.wanted = measures_of(settings.features) | (UNIT_MEASURES if settings.start else frozenset())
         self.probes = any(name.startswith("probe_") for name in self.wanted)
         self.measurer = Measurer(rates, "grad_dot_memory" in self.wanted, sample)

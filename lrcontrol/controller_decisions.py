@@ -10,11 +10,13 @@ from typing import Any
 
 from lrcontrol.agents import Agent, make_agent
 from lrcontrol.agents.base import PolicyPredictor
+from lrcontrol.controller_rates import Rates, unwrapped
 from lrcontrol.envs.errors import InputError
 from lrcontrol.envs.schedules import Schedule
 from lrcontrol.envs.settings import Settings
 
 ASSUMED = 1000  # the budget of which half is always left where none is given
+RATE, BOTH = ("lr",), ("lr", "momentum")
 BUDGET_FEATURES = ("budget_left", "log_steps_left")
 
 
@@ -39,6 +41,8 @@ class Budget:
 def find_agent(agent: str | Path | Agent | PolicyPredictor, hyperparameters: Sequence[str] | None) -> Agent:
     """Return the agent, moving the momentum too where ``hyperparameters`` ask for that and it can.
 
+    One that moves both may be asked for the rate alone.
+
     Raises:
         InputError: there is no such agent, or it moves other hyperparameters.
     """
@@ -48,9 +52,32 @@ def find_agent(agent: str | Path | Agent | PolicyPredictor, hyperparameters: Seq
     wanted, moved = tuple(hyperparameters), tuple(found.needs.get("hyperparameters", ("lr",)))
     if wanted == moved:
         return found
-    if wanted == ("lr", "momentum") and is_dataclass(found) and getattr(found, "momentum", None) is False:
-        return replace(found, momentum=True)
+    if wanted in (RATE, BOTH) and is_dataclass(found) and has_choice(found):
+        return replace(found, momentum=wanted == BOTH)
+    if wanted == RATE and moved == BOTH:
+        return found
     raise InputError(f"hyperparameters {wanted}: agent {found.name!r} moves {moved}; leave them out, or choose another")
+
+
+def has_choice(agent: Agent) -> bool:
+    """Return whether it is a setting of the agent's own that the momentum is moved."""
+    return isinstance(getattr(agent, "momentum", None), bool)
+
+
+def moves_momentum(agent: Agent, hyperparameters: Sequence[str] | None, rates: Rates) -> bool:
+    """Return whether the momentum is moved: by an agent that moves both, where there is one, unless it is not to.
+
+    Raises:
+        InputError: there is none, and it was asked for.
+    """
+    wanted = agent.needs.get("hyperparameters", RATE) if hyperparameters is None else tuple(hyperparameters)
+    if wanted == BOTH and not rates.has_momentum and (hyperparameters is not None or has_choice(agent)):
+        name = type(unwrapped(rates.optimizer)).__name__
+        raise InputError(
+            f"agent {agent.name!r} is to move the momentum, and {name} has neither 'momentum' nor 'betas': choose an "
+            f"agent that moves the rate alone, or another optimizer"
+        )
+    return wanted == BOTH and rates.has_momentum
 
 
 def make_settings(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -41,9 +42,12 @@ def check_groups(optimizer: Any) -> None:
 
 
 def read_momentum(group: Group) -> float | None:
-    """Return ``momentum`` or β1 of a group, None where it has neither."""
+    """Return ``momentum`` or β1 of a group, None where it has neither.
+
+    RMSprop's momentum of 0 is none: it has no buffer then, and would miss it.
+    """
     if "momentum" in group:
-        return float(group["momentum"])
+        return None if "alpha" in group and not group["momentum"] else float(group["momentum"])
     return float(group["betas"][0]) if "betas" in group else None
 
 
@@ -61,7 +65,7 @@ class Rates:
         rows: each group's row.
         leaders: the group that each row's rate is that of.
         ratios: each group's rate over that of its row; a group that is added later keeps the ratio that it has then.
-        dampened: whether a group's dampening equalled its momentum, and so moves with it.
+        gains: each group's ``gain``, which its dampening keeps when its momentum moves; None without dampening.
         lr0: the rows' rates at first (R,).
     """
 
@@ -75,7 +79,7 @@ class Rates:
         self.rows: list[int] = []
         self.leaders: list[int] = [] if per_group else [self.reference]
         self.ratios: list[float] = []
-        self.dampened: list[bool] = []
+        self.gains: list[float | None] = []
         start = self.adopt_new_groups(rates[self.reference])
         self.lr0 = np.array(start if per_group else [rates[self.reference]])
 
@@ -107,7 +111,7 @@ class Rates:
     @property
     def gain(self) -> Array:
         """How many times a steady gradient ends up in an SGD step (R,): (1 − dampening) / (1 − β), 1 for all others."""
-        return np.array([_gain(self.groups[number]) for number in self.leaders])
+        return np.array([gain_of(self.groups[number]) or 1.0 for number in self.leaders])
 
     def adopt_new_groups(self, lr: float) -> list[float]:
         """Take in groups that were added since, at the reference rate ``lr``; return the rates of new rows."""
@@ -120,7 +124,7 @@ class Rates:
                 made.append(base := rate or lr)
             self.rows.append(len(self.leaders) - 1)
             self.ratios.append(rate / base)
-            self.dampened.append(_is_dampened(group))
+            self.gains.append(gain_of(group))
         return made
 
     def check_sizes(self, rows: int, groups: int) -> None:
@@ -150,42 +154,38 @@ class Rates:
     def write(self, lr: Array, momentum: Array | None = None) -> None:
         """Put the rows' rates (R,), and the momentum (R,) where one is given, in force in all groups."""
         rates, momenta = lr.tolist(), None if momentum is None else momentum.tolist()
-        for group, row, ratio, dampened in zip(self.groups, self.rows, self.ratios, self.dampened, strict=True):
-            _put(group, "lr", rates[row] * ratio)
+        for group, row, ratio, gain in zip(self.groups, self.rows, self.ratios, self.gains, strict=True):
+            put(group, {"lr": rates[row] * ratio})
             if momenta is not None:
-                _put_momentum(group, momenta[row], dampened)
+                put(group, moved(group, momenta[row], gain))
 
 
-def _put_momentum(group: Group, momentum: float, dampened: bool) -> None:
+def moved(group: Group, momentum: float, gain: float | None) -> dict[str, Any]:
+    """Return what a group has under another momentum: β1, or momentum and the dampening that keeps the gain."""
     if "momentum" in group:
-        _put(group, "momentum", max(momentum, LEAST_MOMENTUM))
-        if dampened:
-            _put(group, "dampening", max(momentum, LEAST_MOMENTUM))
-    elif "betas" in group:
-        first, *others = group["betas"]
-        if isinstance(first, Tensor):
-            first.fill_(momentum)
-        else:
-            group["betas"] = (momentum, *others)
+        momentum = max(momentum, LEAST_MOMENTUM)
+        return {"momentum": momentum} | ({} if gain is None else {"dampening": 1.0 - gain * (1.0 - momentum)})
+    return {"betas": (momentum, *group["betas"][1:])} if "betas" in group else {}
 
 
-def _gain(group: Group) -> float:
-    momentum = read_momentum(group)
-    if "dampening" not in group or not momentum:
-        return 1.0
-    return (1.0 - float(group["dampening"])) / (1.0 - momentum)
+def gain_of(group: Group) -> float | None:
+    """Return (1 − dampening) / (1 − β), how many times a steady gradient ends up in a step; None without dampening."""
+    if "dampening" not in group:
+        return None
+    momentum = float(group["momentum"])
+    return (1.0 - float(group["dampening"])) / (1.0 - momentum) if momentum else 1.0
 
 
 def _name(rates: Rates) -> str:
     return type(unwrapped(rates.optimizer)).__name__
 
 
-def _is_dampened(group: Group) -> bool:
-    return "dampening" in group and "momentum" in group and float(group["dampening"]) == float(group["momentum"])
-
-
-def _put(group: Group, key: str, value: float) -> None:
-    if isinstance(group[key], Tensor):
-        group[key].fill_(value)
-    else:
-        group[key] = value
+def put(group: Group, values: Mapping[str, Any]) -> None:
+    """Put values in force in a group, in place where they are tensors."""
+    for name, value in values.items():
+        if name == "betas" and isinstance(group[name][0], Tensor):
+            group[name][0].fill_(value[0])
+        elif isinstance(group[name], Tensor):
+            group[name].fill_(value)
+        else:
+            group[name] = value

@@ -7,6 +7,7 @@ import json
 import math
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from lrcontrol.controller_rates import Rates
+from lrcontrol.controller_rates import Rates, gain_of, moved, put
 from lrcontrol.envs.errors import InputError
 
 if TYPE_CHECKING:
@@ -156,11 +157,11 @@ def read_schedule(path: str | Path) -> dict[str, list[float]]:
 
 
 def replay_schedule(optimizer: Optimizer, path: str | Path) -> LambdaLR:
-    """Return a plain ``LambdaLR`` that takes the rates of a recorded run; call its ``step`` after ``optimizer.step``.
+    """Return a ``LambdaLR`` that takes the rates of a recorded run; call its ``step`` after ``optimizer.step``.
 
     The reference group (the first with a rate) gets the recorded rates, the others keep their ratio to it; where the
     groups were decided on one by one each gets its own, a group that was added later the first it had until then. After
-    the last recorded step the last rate holds. Momentum is not replayed.
+    the last recorded step the last rate holds. Where the momentum was moved, all groups get that of the reference too.
 
     Raises:
         InputError: the file cannot be read or is empty, is of another number of groups, or a group has no rate.
@@ -169,15 +170,32 @@ def replay_schedule(optimizer: Optimizer, path: str | Path) -> LambdaLR:
     if not columns["lr"]:
         raise InputError(f"the schedule {str(path)!r} holds no steps")
     start, own = float(Rates(optimizer).lr0[0]), _groups_of(columns)
+    momenta = [beta for beta in columns["momentum"] if math.isfinite(beta)]
+    made = partial(_WithMomentum, momenta) if len(set(momenta)) > 1 else LambdaLR
     if not own:
-        return LambdaLR(optimizer, _multiples(columns["lr"], start))
+        return made(optimizer, _multiples(columns["lr"], start))
     if len(own) != len(optimizer.param_groups):
         raise InputError(
             f"the schedule {str(path)!r} is of {len(own)} parameter groups, and the optimizer has "
             f"{len(optimizer.param_groups)}"
         )
     starts = [float(group["lr"]) for group in optimizer.param_groups]
-    return LambdaLR(optimizer, [_multiples(columns[name], lr) for name, lr in zip(own, starts, strict=True)])
+    return made(optimizer, [_multiples(columns[name], lr) for name, lr in zip(own, starts, strict=True)])
+
+
+class _WithMomentum(LambdaLR):
+    """A ``LambdaLR`` that puts a recorded momentum in force too."""
+
+    def __init__(self, momenta: list[float], optimizer: Optimizer, multiples: Any) -> None:
+        self.momenta, self.gains = momenta, [gain_of(group) for group in optimizer.param_groups]
+        super().__init__(optimizer, multiples)
+
+    def step(self, epoch: int | None = None) -> None:
+        """Put the next step's rate and momentum in force."""
+        super().step(epoch)
+        momentum = self.momenta[min(self.last_epoch, len(self.momenta) - 1)]
+        for group, gain in zip(self.optimizer.param_groups, self.gains, strict=True):
+            put(group, moved(group, momentum, gain))
 
 
 def _multiples(rates: Sequence[float], start: float) -> Callable[[int], float]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from lrcontrol.controller_packs import Pack
-from lrcontrol.controller_rates import LEAST_MOMENTUM, Group, read_momentum
+from lrcontrol.controller_rates import Group, gain_of, moved
 
 MEMORIES = ("momentum_buffer", "exp_avg")
 
@@ -80,9 +80,5 @@ def _adam(pack: Pack, grad: Tensor) -> tuple[Tensor, float]:
 
 
 def with_momentum(group: Group, momentum: float) -> Group:
-    """Return a copy of a group with another momentum, and dampening where the two are equal."""
-    if "momentum" in group:
-        momentum = max(momentum, LEAST_MOMENTUM)  # as Rates writes it
-        dampened = "dampening" in group and float(group["dampening"]) == read_momentum(group)
-        return {**group, "momentum": momentum} | ({"dampening": momentum} if dampened else {})
-    return {**group, "betas": (momentum, *group["betas"][1:])} if "betas" in group else group
+    """Return a copy of a group with another momentum, as Rates would write it."""
+    return group | moved(group, momentum, gain_of(group))

@@ -14,24 +14,25 @@ from lrcontrol.envs import InputError
 NEEDS = {name: value for name, value in make_agent("learned").needs.items() if name != "features"}
 
 
-def agent(features, units, seed, **needs):
+def agent(features, units, seed, outputs=1, **needs):
     """Return a network of random weights, or a line where it has no units, on some features."""
     rng = np.random.default_rng(seed)
-    sizes = [len(features), units, 1] if units else [len(features), 1]
+    sizes = [len(features), units, outputs] if units else [len(features), outputs]
     tensors = {}
     for number, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
         tensors[f"layers.{number}.weight"] = (0.5 * rng.normal(size=(outputs, inputs))).astype(np.float32)
         tensors[f"layers.{number}.bias"] = (0.1 * rng.normal(size=outputs)).astype(np.float32)
     return TrainedAgent(
-        "made up", NEEDS | needs | {"features": features}, Network(tensors, "tanh", "clip", (1,)), "", {}
+        "made up", NEEDS | needs | {"features": features}, Network(tensors, "tanh", "clip", (1,) * outputs), "", {}
     )
 
 
 @pytest.mark.parametrize("units", [(0, 0), (0, 8), (6, 0), (5, 3)])
 @pytest.mark.parametrize("spread", [1.0, 3.0, 30.0])  # of what is seen, held to −10..10
-def test_each_answers_as_it_would_alone(units, spread):
-    sgd = agent(("relative_peak", "grad_cosine"), units[0], 1)
-    adaptive = agent(("grad_cosine", "loss_change", "relative_step"), units[1], 2)
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_each_answers_as_it_would_alone(units, spread, outputs):
+    sgd = agent(("relative_peak", "grad_cosine"), units[0], 1, outputs)
+    adaptive = agent(("grad_cosine", "loss_change", "relative_step"), units[1], 2, outputs)
     both = merge(sgd, adaptive)
     names = both.needs["features"]
     assert names == ("relative_peak", "grad_cosine", "loss_change", "relative_step", "adaptive")

@@ -244,15 +244,24 @@ def test_limits_hold():
     assert max(rates) == 0.12
 
 
-def test_momentum_is_moved_and_dampening_with_it_where_it_was_equal():
-    for dampening, moves in ((0.9, True), (0.0, False)):
-        net, opt = small(momentum=0.9, dampening=dampening)
-        controller = LRController(opt, "hillclimb:factor=1.5", hyperparameters=("lr", "momentum"))
-        run(net, opt, controller, 3)
-        group = opt.param_groups[0]
-        assert group["momentum"] == controller.momentum != 0.9
-        assert group["dampening"] == (controller.momentum if moves else dampening)
-        assert controller.forward_passes == 9
+@pytest.mark.parametrize(("momentum", "dampening"), [(0.9, 0.9), (0.9, 0.0), (0.5, 0.1), (0.0, 0.0)])
+def test_momentum_is_moved_and_a_steady_gradient_ends_up_in_the_step_as_often_as_before(momentum, dampening):
+    net, opt = small(momentum=momentum, dampening=dampening)
+    controller = LRController(opt, "hillclimb:factor=1.5", hyperparameters=("lr", "momentum"))
+    run(net, opt, controller, 3)
+    group = opt.param_groups[0]
+    assert group["momentum"] == pytest.approx(controller.momentum) != momentum
+    parameter, torch_rule = torch.nn.Parameter(torch.zeros(1)), torch.optim.SGD
+    sums = []
+    for beta, damped in ((momentum, dampening), (group["momentum"], group["dampening"])):
+        other = torch_rule([parameter], lr=0.0, momentum=beta, dampening=damped)
+        for _ in range(400):
+            parameter.grad = torch.ones(1)
+            other.step()
+        buffer = other.state[parameter].get("momentum_buffer")
+        sums.append(1.0 if buffer is None else float(buffer))
+    assert sums[1] == pytest.approx(sums[0], rel=1e-4)
+    assert controller.forward_passes == 9
 
 
 def test_a_schedule_multiplies_a_recursive_rate_and_replaces_an_anchored_agents():
@@ -466,14 +475,15 @@ def test_a_state_of_another_controller_is_refused():
 
 
 @pytest.mark.parametrize("suffix", ["json", "csv"])
-def test_a_recorded_run_replays_as_a_plain_lambdalr(suffix, tmp_path):
+@pytest.mark.parametrize("moved", [("lr",), ("lr", "momentum")])
+def test_a_recorded_run_replays_as_a_lambdalr(suffix, moved, tmp_path):
     net, opt = small(momentum=0.9)
-    controller = LRController(opt, "hillclimb:factor=1.3")
+    controller = LRController(opt, "hillclimb:factor=1.3", hyperparameters=moved)
     losses = run(net, opt, controller, 12)
     controller.save_schedule(tmp_path / f"run.{suffix}")
     net, opt = small(momentum=0.9)
     schedule = replay_schedule(opt, tmp_path / f"run.{suffix}")
-    assert type(schedule) is torch.optim.lr_scheduler.LambdaLR
+    assert isinstance(schedule, torch.optim.lr_scheduler.LambdaLR)
     again = []
     for step in range(12):
         x, y = data(step)
@@ -487,7 +497,8 @@ def test_a_recorded_run_replays_as_a_plain_lambdalr(suffix, tmp_path):
     assert opt.param_groups[0]["lr"] == pytest.approx(controller.lr)
     columns = read_schedule(tmp_path / f"run.{suffix}")
     assert columns["loss"] == losses
-    assert columns["momentum"] == [0.9] * 12
+    assert (set(columns["momentum"]) == {0.9}) == (moved == ("lr",))
+    assert opt.param_groups[0]["momentum"] == pytest.approx(controller.momentum)
 
 
 def test_what_is_no_schedule_is_refused(tmp_path):
@@ -560,6 +571,36 @@ def test_arguments_that_cannot_be_used_are_named(arguments, complaint):
     _, opt = small()
     with pytest.raises(InputError, match=complaint):
         LRController(opt, **{"agent": "hillclimb"} | arguments)
+
+
+class Both:
+    """Doubles the rate and 1 − β at every decision."""
+
+    name, needs = "both", {"hyperparameters": ("lr", "momentum"), "features": ("grad_cosine",)}
+
+    def predict(self, observation, state=None, episode_start=None, deterministic=False):
+        return np.ones((len(observation), 2), np.float32), state
+
+
+def test_who_moves_both_may_be_asked_for_the_rate_alone():
+    for agent in ("hillclimb:factor=1.5,momentum=true", Both()):
+        net, opt = small(momentum=0.9)
+        controller = LRController(opt, agent, hyperparameters=("lr",))
+        run(net, opt, controller, 3)
+        assert opt.param_groups[0]["momentum"] == controller.momentum == 0.9
+        assert opt.param_groups[0]["dampening"] == 0.0
+        assert controller.lr != 0.1
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.Adagrad, torch.optim.RMSprop])
+def test_a_trained_agent_moves_the_rate_alone_where_there_is_no_momentum(optimizer):
+    net = model()
+    opt = optimizer(net.parameters(), lr=0.1)
+    controller = LRController(opt, Both())
+    run(net, opt, controller, 3)
+    assert controller.lr == pytest.approx(0.8)
+    with pytest.raises(InputError, match="neither 'momentum' nor 'betas'"):
+        LRController(opt, Both(), hyperparameters=("lr", "momentum"))
 
 
 def test_a_momentum_that_is_not_there_is_named():
