@@ -20,7 +20,7 @@ import numpy as np
 
 import lrcontrol
 from experiments.tables import read, rounded, write
-from lrcontrol.agents.learned import FOLDER as LEARNED_FOLDER
+from lrcontrol.agents.learned import FOLDERS
 from lrcontrol.agents.trained import TrainedAgent
 from lrcontrol.aggregates import Array
 from lrcontrol.backends import Pool
@@ -279,7 +279,7 @@ def payoff(options: Options) -> list[dict[str, Any]]:
 
     The seconds of a run are those of the table that is there, where the study's cells are not.
     """
-    training, rows = TrainedAgent.load(LEARNED_FOLDER).training, []
+    training, rows = TrainedAgent.load(FOLDERS[False]).training, []
     before = {(row["task"], row["optimizer"], row["rival"]): row for row in read(options.out / "payoff.csv")}
     for task, optimizer in itertools.product(TASKS, BOTH):
         learned, folder = losses_of_learned(task, optimizer, options.out), options.folder / task / f"tuned-{optimizer}"

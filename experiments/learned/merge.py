@@ -56,10 +56,21 @@ def braked(agent: TrainedAgent, weight: float) -> TrainedAgent:
     return replace(agent, needs={**agent.needs, "features": features}, network=network)
 
 
+def formulas(agent: TrainedAgent) -> list[str]:
+    """Return what a line answers, an output each."""
+    names = agent.needs["features"]
+    weights, biases = (agent.network.tensors[f"layers.0.{kind}"] for kind in ("weight", "bias"))
+    terms = (" ".join(f"{w:+.3f} {name}" for w, name in zip(row, names, strict=True)) for row in weights)
+    return [f"log2 m = {bias:+.3f} {row}" for bias, row in zip(biases, terms, strict=True)]
+
+
 def main(options: Options) -> int:
-    """Merge and save."""
-    sgd, adaptive = (braked(TrainedAgent.load(getattr(options, kind)), by) for kind, by in BRAKES.items())
-    merge(sgd, adaptive).save(options.out)
+    """Merge, save, and print what the lines among the two say."""
+    halves = {kind: braked(TrainedAgent.load(getattr(options, kind)), by) for kind, by in BRAKES.items()}
+    merge(**halves).save(options.out)
+    for kind, half in halves.items():
+        if half.network.depth == 1:
+            print(kind, *formulas(half), sep="\n  ")
     return 0
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import lrcontrol
-from experiments.learned import ablations, evolve
+from experiments.learned import ablations, evolve, recipe
 from lrcontrol.agents import make_agent
 
 STARTS = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0]
@@ -76,6 +76,30 @@ def test_a_search_begins_as_the_policy_that_it_is_given_also_where_momentum_move
         answers = options.shape.act(np.array([search.mean] * 2), (x - scale[0]) / scale[1])
         np.testing.assert_allclose(answers[:, 0], [0.45, -0.55], rtol=1e-9)
         np.testing.assert_allclose(answers[:, 1:], 0.0)
+
+
+def test_the_recipe_ends_in_an_agent_that_is_both_of_its_searches_and_each_begins_at_its_line(tmp_path, monkeypatch):
+    full, few = evolve.main, {"generations": 10, "population": 4, "tasks": 1, "sources": ("random-digits",)}
+    seen = []
+    monkeypatch.setattr(evolve, "main", lambda options: seen.append(options) or full(replace(options, **few)))
+    recipe.main(recipe.Options(tmp_path, workers=1))
+    assert [options.generations for options in seen] == [40, 120, 160, 80, 110] * 2
+    both = make_agent(tmp_path / "learned")
+    names = both.needs["features"]
+    x = np.random.default_rng(0).uniform(-0.5, 0.5, (200, len(names))).astype(np.float32)
+    x[:, names.index("far_below_first")] = 0.0
+    bounded = {"fast_vs_best": "above_best", "fast_vs_first": "below_first"}
+    for number, name in enumerate(("sgd", "adamw")):
+        line, alone = make_agent(tmp_path / f"{name}-line"), make_agent(tmp_path / name)
+        begun = next(options.begin for options in seen if options.out == tmp_path / name)
+        weights = line.network.tensors["layers.0.weight"][0]
+        assert begun.pop("bias") == pytest.approx(line.network.tensors["layers.0.bias"][0], abs=6e-4)
+        assert begun == pytest.approx(dict(zip(line.needs["features"], weights, strict=True)), abs=6e-4)
+        x[:, names.index("adaptive")] = number
+        columns = [names.index(bounded.get(feature, feature)) for feature in alone.needs["features"]]
+        expected = alone.predict(x[:, columns])[0]
+        assert expected.shape == (200, 2)
+        np.testing.assert_allclose(both.predict(x)[0], expected, atol=1e-3)
 
 
 def test_every_ablation_is_a_search_that_can_begin():
