@@ -2,6 +2,7 @@
 
     python -m experiments.learned.heldout                  # all tasks
     python -m experiments.learned.heldout --optimizers sgd # the others' rows stay as they are
+    python -m experiments.learned.heldout --agent learned:momentum=true --suffix _momentum
 
 Each agent on each task and optimizer is a result folder below ``results/learned/heldout``; what is there is not done
 again. The tables are written from all that is there: heldout.csv task by task, overall.csv over the tasks, runs.parquet
@@ -25,7 +26,6 @@ from lrcontrol.statistics import paired_difference
 from lrcontrol.study import lr0_grid
 
 HERE = Path(__file__).parent
-RUNS = HERE / "runs.parquet"
 DECADES, HALVES = lr0_grid(1e-6, 10.0, 8), lr0_grid(1e-6, 10.0, 15)
 HIGH = lr0_grid(1e-2, 100.0, 9)
 NARROW, FIVE = lr0_grid(1e-4, 1.0, 9), lr0_grid(1e-3, 1e-1, 5)  # for the tasks that two cores can hardly carry
@@ -57,6 +57,8 @@ STARTS = {"sgd": 0.1, "adamw": 0.3}
 ENDS = [1e-6, 10.0]  # initial rates, as far apart as the grids go, for what does not look at them
 RIVALS = ("dog", "cocob", "prodigy", "dadapt-sgd", "dadapt-adam", "schedulefree-sgd", "schedulefree-adamw", "nadamw")
 CLIMBERS = ("hillclimb:factor=2", "greedy")
+AT = ", momentum "  # what comes between an agent and the momentum it is run at, where that is not 0.9
+TUNED = ("schedule:kind=one-cycle", *(f"schedule:kind=one-cycle{AT}{beta}" for beta in (0.5, 0.7)))
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,9 @@ class Options:
     folder: Path = Path("results/learned/heldout")
     """Where the result folders are."""
 
+    suffix: str = ""
+    """Of the tables' names, for another agent's."""
+
     run: bool = True
     """Run what is missing; with --no-run the table is made of what is there."""
 
@@ -85,10 +90,11 @@ class Options:
 def plan(task: str, optimizer: str, agent: str) -> dict[str, list[float]]:
     """Return the initial rates of every agent on a task."""
     grid = GRIDS[optimizer].get(task, [])
-    agents = {agent: ENDS, f"schedule:kind=one-cycle,start={STARTS[optimizer]:g}": ENDS[:1]}
-    agents |= dict.fromkeys(("distilled", "blind", f"replay:of={agent}"), ENDS[:1])
+    natural = f"schedule:kind=one-cycle,start={STARTS[optimizer]:g}"
+    once = (natural, "learned", "distilled", "blind", f"replay:of={agent}")
+    agents = {agent: ENDS} | {name: ENDS[:1] for name in once if name != agent}
     if grid:
-        agents |= {"constant": grid, "schedule:kind=one-cycle": grid}
+        agents |= {"constant": grid} | dict.fromkeys(TUNED if optimizer == "sgd" else TUNED[:1], grid)
     if task in ("mnist-mlp", "fashion-mnist-deep"):
         agents |= dict.fromkeys(CLIMBERS, DECADES)
     return agents | dict.fromkeys(RIVALS, ENDS[:1])
@@ -105,8 +111,9 @@ def results_of(task: str, optimizer: str, agent: str, rates: list[float], option
     if not (out / "runs.csv").exists():
         if not options.run:
             return None
-        arguments: dict[str, Any] = {"lr0": rates, "runs": TASKS[task], "optimizer": optimizer, "momentum": 0.9}
-        lrcontrol.evaluate(task, [agent], out=out, **arguments)
+        spelled, _, momentum = agent.partition(AT)
+        arguments: dict[str, Any] = {"lr0": rates, "runs": TASKS[task], "optimizer": optimizer}
+        lrcontrol.evaluate(task, [spelled], out=out, momentum=float(momentum or 0.9), **arguments)
         print(f"{task}, {optimizer}, {agent}", flush=True)
     return lrcontrol.Results.load(out)
 
@@ -188,14 +195,12 @@ def main(options: Options) -> int:
             rows += compare(task, optimizer, there, options)
             runs += runs_of(task, optimizer, there)
         summary += over_all(optimizer, results, options.agent)
-    write_beside(HERE / "heldout.csv", rows, ("optimizer",))
-    write_beside(HERE / "overall.csv", summary, ("optimizer",))
-    before = (
-        [row for row in pq.read_table(RUNS).to_pylist() if row["optimizer"] not in options.optimizers]
-        if RUNS.exists()
-        else []
-    )
-    pq.write_table(pa.Table.from_pylist([*before, *runs]), RUNS, compression="zstd")
+    write_beside(HERE / f"heldout{options.suffix}.csv", rows, ("optimizer",))
+    write_beside(HERE / f"overall{options.suffix}.csv", summary, ("optimizer",))
+    path = HERE / f"runs{options.suffix}.parquet"
+    kept = pq.read_table(path).to_pylist() if path.exists() else []
+    before = [row for row in kept if row["optimizer"] not in options.optimizers]
+    pq.write_table(pa.Table.from_pylist([*before, *runs]), path, compression="zstd")
     return 0
 
 
