@@ -83,7 +83,7 @@ def test_the_recipe_ends_in_an_agent_that_is_both_of_its_searches_and_each_begin
     seen = []
     monkeypatch.setattr(evolve, "main", lambda options: seen.append(options) or full(replace(options, **few)))
     recipe.main(recipe.Options(tmp_path, workers=1))
-    assert [options.generations for options in seen] == [40, 120, 160, 80, 110] * 2
+    assert [options.generations for options in seen] == [40, 120, 160, 80, 140] * 2
     both = make_agent(tmp_path / "learned")
     names = both.needs["features"]
     x = np.random.default_rng(0).uniform(-0.5, 0.5, (200, len(names))).astype(np.float32)
