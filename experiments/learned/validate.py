@@ -45,6 +45,9 @@ class Options:
     optimizers: tuple[str, ...] = tuple(GRIDS)
     """Under which optimizers; no transformer under SGD."""
 
+    momenta: tuple[float, ...] = (0.9,)
+    """Of the schedules; of all of them the best counts. Agents begin at 0.9."""
+
     longer: int = 1
     """How many times as many steps as the tasks ask for."""
 
@@ -59,11 +62,13 @@ def drawn(source: str, optimizer: str, tasks: int) -> Iterator[Task]:
     yield from itertools.islice(kept, tasks)
 
 
-def final_losses(agent: str, task: Task, optimizer: str, steps: int, rates: list[float]) -> np.ndarray:
+def final_losses(
+    agent: str, task: Task, optimizer: str, steps: int, rates: list[float], momentum: float = 0.9
+) -> np.ndarray:
     """Return the final training loss (rates,) of one run for each rate."""
     chosen = make_agent(agent)
     settings = settings_for(
-        Settings.make({"task": task, "optimizer": optimizer, "momentum": 0.9, "steps": steps}), chosen
+        Settings.make({"task": task, "optimizer": optimizer, "momentum": momentum, "steps": steps}), chosen
     )
     return np.maximum(final_measures(roll_out(chosen, settings, rates, 1, SEED, "cpu"))["train_loss"], LEAST)
 
@@ -77,7 +82,8 @@ def main(options: Options) -> int:
         for source in options.sources:
             for task in drawn(source, optimizer, options.tasks):
                 steps = options.longer * task.steps
-                tuned = min(final_losses(kind, task, optimizer, steps, grid).min() for kind in SCHEDULES)
+                each = itertools.product(SCHEDULES, options.momenta)
+                tuned = min(final_losses(kind, task, optimizer, steps, grid, beta).min() for kind, beta in each)
                 for agent, of in logs.items():
                     loss = final_losses(agent, task, optimizer, steps, [1e-3])[0]
                     of.setdefault(source, []).append(float(np.log(loss / tuned)))

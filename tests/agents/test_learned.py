@@ -103,9 +103,13 @@ def test_in_ones_own_loop_it_trains_from_any_rate_with_and_without_a_budget(agen
 behind = pytest.mark.xfail(strict=True, reason="1.14 times: with SGD it is behind on this regression")
 
 
-@pytest.mark.parametrize("name", [pytest.param("sgd", marks=behind), "adamw"])
-def test_in_ones_own_loop_it_ends_at_the_best_constant(name):
-    assert loop(make(name, 1e-6)) < 1.02 * best_constant(name)
+CASES = [pytest.param("learned", "sgd", marks=behind), ("learned", "adamw"), ("learned:momentum=true", "sgd")]
+
+
+@pytest.mark.parametrize(("agent", "name"), CASES)
+def test_in_ones_own_loop_it_ends_at_the_best_constant(agent, name):
+    """With AdamW the momentum's agent does not: 1.04 times (experiments/learned)."""
+    assert loop(make(name, 1e-6), agent=agent) < 1.02 * best_constant(name)
 
 
 def test_the_distilled_line_says_nearly_what_the_network_does():
