@@ -20,7 +20,7 @@ Leg = tuple[int, int, float]  # generations in all, tasks for each, the widest s
 LINE: tuple[Leg, ...] = ((40, 8, 0.3), (120, 8, 0.3), (160, 16, 0.1))
 MOMENTUM: tuple[Leg, ...] = (
     (80, 8, 0.1),
-    (110, 16, 0.1),
+    (140, 16, 0.1),
 )  # the last legs see more, for a search ends in noise
 
 
