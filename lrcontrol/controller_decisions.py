@@ -70,7 +70,7 @@ def moves_momentum(agent: Agent, hyperparameters: Sequence[str] | None, rates: R
     Raises:
         InputError: there is none, and it was asked for.
     """
-    wanted = agent.needs.get("hyperparameters", RATE) if hyperparameters is None else tuple(hyperparameters)
+    wanted = tuple(agent.needs.get("hyperparameters", RATE) if hyperparameters is None else hyperparameters)
     if wanted == BOTH and not rates.has_momentum and (hyperparameters is not None or has_choice(agent)):
         name = type(unwrapped(rates.optimizer)).__name__
         raise InputError(

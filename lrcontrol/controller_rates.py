@@ -111,7 +111,7 @@ class Rates:
     @property
     def gain(self) -> Array:
         """How many times a steady gradient ends up in an SGD step (R,): (1 − dampening) / (1 − β), 1 for all others."""
-        return np.array([gain_of(self.groups[number]) or 1.0 for number in self.leaders])
+        return np.array([self.gains[number] or 1.0 for number in self.leaders])
 
     def adopt_new_groups(self, lr: float) -> list[float]:
         """Take in groups that were added since, at the reference rate ``lr``; return the rates of new rows."""
@@ -169,11 +169,14 @@ def moved(group: Group, momentum: float, gain: float | None) -> dict[str, Any]:
 
 
 def gain_of(group: Group) -> float | None:
-    """Return (1 − dampening) / (1 − β), how many times a steady gradient ends up in a step; None without dampening."""
-    if "dampening" not in group:
+    """Return (1 − dampening) / (1 − β), how many times a steady gradient ends up in a step; None without dampening.
+
+    Where β is 0 torch has no buffer to dampen, and where it is 1 there is no end to it: 1 then.
+    """
+    momentum = read_momentum(group)
+    if "dampening" not in group or momentum is None:
         return None
-    momentum = float(group["momentum"])
-    return (1.0 - float(group["dampening"])) / (1.0 - momentum) if momentum else 1.0
+    return (1.0 - float(group["dampening"])) / (1.0 - momentum) if 0.0 < momentum < 1.0 else 1.0
 
 
 def _name(rates: Rates) -> str:

@@ -2,7 +2,8 @@
 
     python -m experiments.learned.recipe
 
-Every search goes on where it was stopped. Two hours and a half of two cores; the agent ends in results/learned/learned.
+Every search goes on where it was stopped. Two hours of two cores, by the times of its parts; the agent ends in
+results/learned/learned.
 """
 
 from __future__ import annotations

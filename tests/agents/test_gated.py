@@ -19,9 +19,9 @@ def agent(features, units, seed, outputs=1, **needs):
     rng = np.random.default_rng(seed)
     sizes = [len(features), units, outputs] if units else [len(features), outputs]
     tensors = {}
-    for number, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
-        tensors[f"layers.{number}.weight"] = (0.5 * rng.normal(size=(outputs, inputs))).astype(np.float32)
-        tensors[f"layers.{number}.bias"] = (0.1 * rng.normal(size=outputs)).astype(np.float32)
+    for number, (before, after) in enumerate(itertools.pairwise(sizes)):
+        tensors[f"layers.{number}.weight"] = (0.5 * rng.normal(size=(after, before))).astype(np.float32)
+        tensors[f"layers.{number}.bias"] = (0.1 * rng.normal(size=after)).astype(np.float32)
     return TrainedAgent(
         "made up", NEEDS | needs | {"features": features}, Network(tensors, "tanh", "clip", (1,) * outputs), "", {}
     )

@@ -576,10 +576,19 @@ def test_arguments_that_cannot_be_used_are_named(arguments, complaint):
 class Both:
     """Doubles the rate and 1 − β at every decision."""
 
-    name, needs = "both", {"hyperparameters": ("lr", "momentum"), "features": ("grad_cosine",)}
+    name, needs = "both", {"hyperparameters": ["lr", "momentum"], "features": ["grad_cosine"]}
 
     def predict(self, observation, state=None, episode_start=None, deterministic=False):
         return np.ones((len(observation), 2), np.float32), state
+
+
+def test_who_moves_both_moves_both_unless_told_otherwise():
+    for momentum, after in ((0.9, 0.6), (1.0, 0.998)):  # torch takes 1 as well, and the first decision 0.999, the limit
+        net, opt = small(momentum=momentum)
+        controller = LRController(opt, Both())
+        run(net, opt, controller, 2)
+        assert opt.param_groups[0]["momentum"] == pytest.approx(after)
+        assert controller.lr == pytest.approx(0.4)
 
 
 def test_who_moves_both_may_be_asked_for_the_rate_alone():
