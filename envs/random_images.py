@@ -86,8 +86,14 @@ def random_images(index: int = 0, held_out: bool = False) -> Task:
 
 
 def _images(random: Generator) -> Data:
-    (inputs, labels), _ = digits()
     rows, shifts = round(log_uniform(random, 1024, 16384)), 3 if random.random() < 0.3 else 1
+    images, labels = moved_digits(random, rows, shifts)
+    return (images * log_uniform(random, 0.4, 3.3)).unsqueeze(1).contiguous(), labels
+
+
+def moved_digits(random: Generator, rows: int, shifts: int) -> Data:
+    """Return digits (rows, 8, 8), moved to one of shifts² places, their grey changed, with noise, and their labels."""
+    (inputs, labels), _ = digits()
     which = torch.from_numpy(random.integers(len(inputs), size=rows))
     padded = F.pad(inputs[which].view(-1, SIZE, SIZE), (shifts // 2,) * 4)
     down, right = (torch.from_numpy(random.integers(shifts, size=rows)).view(-1, 1, 1) for _ in range(2))
@@ -95,5 +101,4 @@ def _images(random: Generator) -> Data:
     moved = padded[torch.arange(rows).view(-1, 1, 1), down + pixels.view(1, -1, 1), right + pixels.view(1, 1, -1)]
     grey = torch.from_numpy(random.uniform(0.5, 1.5, size=(rows, 1, 1)).astype(np.float32))
     noise = torch.from_numpy(random.standard_normal((rows, SIZE, SIZE), dtype=np.float32))
-    images = (moved * grey + random.uniform(0.0, 0.2) * noise) * log_uniform(random, 0.4, 3.3)
-    return images.unsqueeze(1).contiguous(), labels[which]
+    return moved * grey + random.uniform(0.0, 0.2) * noise, labels[which]

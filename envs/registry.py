@@ -10,6 +10,7 @@ from lrcontrol.envs import (
     quadratic,
     random_deep,
     random_digits,
+    random_fresh,
     random_images,
     random_quadratic,
     random_synthetic,
@@ -23,6 +24,7 @@ DISTRIBUTIONS: dict[str, Callable[[int, bool], Task]] = {
     "random-synthetic": random_synthetic.random_synthetic,
     "random-deep": random_deep.random_deep,
     "random-images": random_images.random_images,
+    "random-fresh": random_fresh.random_fresh,
     "random-quadratic": random_quadratic.random_quadratic,
 }
 

@@ -44,6 +44,7 @@ FEATURES = (
     "budget_left",
 )
 CLIP = (-0.5, 1.5)  # of a log loss against the generation's median: no single task decides, and a blow-up counts
+TYPICAL, LEAST = 0.2, 0.02  # the spread that each task's log losses are stretched to, and how small one may be before
 AVERAGED = 5
 PENALTY = 5e-4  # on the squared weights: a policy of hard switches has no scale
 GAIN = 1.5  # of relative_step, at most, in a policy to begin with
@@ -182,6 +183,9 @@ class Options:
     objective: str = "final"
     """final: the log of the final training loss; mean: the log loss of a minibatch, over all steps."""
 
+    stretched: bool = False
+    """Let every task count alike: half of a generation's log losses, the middle ones, are made to lie within 0.2."""
+
     hidden: int = 0
     """Hidden units; 0 is a linear policy."""
 
@@ -293,7 +297,7 @@ def main(options: Options) -> int:
             all_of_them = np.concatenate([candidates, evolution._mean[None], np.zeros((1, shape.size))])
             numbers = [options.first + search.done * options.tasks + n for n in range(options.tasks)]
             losses = np.array(parallel(delayed(rollout)(all_of_them, shape, scale, n, options) for n in numbers))
-            relative = np.clip(losses - np.median(losses, axis=1, keepdims=True), *CLIP).mean(axis=0)
+            relative = scores(losses, options.stretched).mean(axis=0)
             values = relative[: len(candidates)] + PENALTY * np.square(candidates).sum(axis=1)
             evolution.tell([(c, float(v)) for c, v in zip(candidates, values, strict=True)])
             evolution._sigma = min(evolution._sigma, options.widest)
@@ -312,6 +316,15 @@ def main(options: Options) -> int:
                 gain = np.mean(gains[-10:])
                 print(f"{search.done} generations, {search.seconds:.0f} s: {gain:+.3f} against holding", flush=True)
     return 0
+
+
+def scores(losses: np.ndarray, stretched: bool) -> np.ndarray:
+    """Return how far log losses (tasks, K) are from their task's median, cut, and stretched to a like spread before."""
+    apart = losses - np.median(losses, axis=1, keepdims=True)
+    if stretched:
+        low, high = np.quantile(losses, (0.25, 0.75), axis=1)
+        apart *= TYPICAL / np.maximum(high - low, LEAST)[:, None]
+    return np.clip(apart, *CLIP)
 
 
 def begin_with(folder: Path, mean: np.ndarray, scale: np.ndarray, shape: Shape, features: tuple[str, ...]) -> None:

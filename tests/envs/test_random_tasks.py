@@ -9,6 +9,7 @@ from torch import nn
 import lrcontrol
 from lrcontrol.envs import InputError
 from lrcontrol.envs.random_deep import random_deep
+from lrcontrol.envs.random_fresh import random_fresh
 from lrcontrol.envs.random_images import Patches, random_images
 from lrcontrol.envs.random_quadratic import Line, random_quadratic
 from lrcontrol.envs.seeding import build_module
@@ -50,6 +51,27 @@ def test_random_deep_networks_have_many_layers_and_half_of_them_norms():
     assert not any(isinstance(module[-1], nn.LayerNorm) for module in modules)
 
 
+def test_random_fresh_holds_digits_that_are_hardly_seen_twice_and_some_whose_pixels_nobody_scaled():
+    tasks = [random_fresh(index) for index in range(60)]
+    raw = 0
+    for index, task in enumerate(tasks):
+        inputs, targets = task.train
+        assert 8192 <= len(inputs) == len(targets) <= 32768
+        assert inputs.unique(dim=0).shape == inputs.shape
+        assert 64 <= task.batch_size <= 1024
+        assert 100 <= task.steps <= 400
+        widths = [part.out_features for part in build_module(task.model, 0) if isinstance(part, nn.Linear)]
+        if index % 3 == 2:
+            assert torch.equal(inputs, targets)
+            assert min(widths) == widths[len(widths) // 2 - 1] <= 16 or len(widths) == 2
+            assert widths[-1] == 64
+        else:
+            assert widths[-1] == 10
+            assert 2 <= len(widths) <= 4
+            raw += bool(inputs.std() > 10.0)
+    assert 1 <= raw <= 14
+
+
 def test_random_quadratic_is_one_of_a_power_law_spectrum():
     for index in range(20):
         task = random_quadratic(index)
@@ -68,7 +90,7 @@ def test_random_quadratic_is_one_of_a_power_law_spectrum():
         torch.testing.assert_close(excess, gap, rtol=1e-2, atol=1e-6)
 
 
-@pytest.mark.parametrize("draw", [random_images, random_deep, random_quadratic])
+@pytest.mark.parametrize("draw", [random_images, random_deep, random_fresh, random_quadratic])
 def test_each_can_be_trained_and_refuses_a_negative_index(draw):
     with pytest.raises(InputError, match="index -1 is negative"):
         draw(-1)

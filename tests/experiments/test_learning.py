@@ -65,6 +65,15 @@ def test_evolution_writes_the_policy_that_it_scored_and_goes_on_where_it_was(tmp
     assert agent.predict(x.astype(np.float32))[0] == pytest.approx(expected, rel=1e-4)
 
 
+def test_losses_are_cut_and_stretched_so_that_every_task_counts_alike():
+    """Medians 0, quartiles 0.1 and 0.01 apart either way: stretched, both tasks' middle halves are 0.2 wide."""
+    near, far = np.array([-0.2, -0.1, 0.0, 0.1, 9.0]), np.array([-0.02, -0.01, 0.0, 0.01, 0.9])
+    losses = np.stack([near - 3.0, far + 1.0])
+    np.testing.assert_allclose(evolve.scores(losses, False), [[-0.2, -0.1, 0.0, 0.1, 1.5], [*far[:4], 0.9]])
+    np.testing.assert_allclose(evolve.scores(losses, True), [[-0.2, -0.1, 0.0, 0.1, 1.5]] * 2)
+    np.testing.assert_allclose(evolve.scores(np.array([0.001 * near]), True), [0.01 * near])  # and no further
+
+
 def test_a_search_begins_as_the_policy_that_it_is_given_also_where_momentum_moves_too():
     """Over features as they are, output 0 answers with the weights of ``begin`` and output 1 holds."""
     names, begin = ("fast_vs_slow", "relative_step"), {"relative_step": -2.0, "bias": 0.25}
