@@ -188,6 +188,10 @@ FEATURES: dict[str, Feature] = {
     ),
 }
 
+OF_LOG_LOSS = (  # which take a loss below 0 for one of next to nothing
+    *("log_loss", "loss_change", "loss_vs_fast", "fast_vs_slow", "fast_vs_best", "above_best", "fast_vs_first"),
+    *("below_first", "far_below_first", "predicted_decrease", "possible_decrease", "grad_sq_over_loss", "probe_change"),
+)
 BOUNDED = ("above_best", "below_first", "far_below_first")
 LATER = (*BOUNDED, "log_level", "possible_decrease", "relative_peak", "adaptive")  # than the first trained agents
 DEFAULT_FEATURES = tuple(name for name in FEATURES if not name.startswith("probe_") and name not in LATER)

@@ -12,11 +12,20 @@ from numpy.typing import NDArray
 
 from lrcontrol.agents import Agent
 from lrcontrol.controller_decisions import Budget
-from lrcontrol.controller_measures import Measurer
+from lrcontrol.controller_measures import MEASURES, Measurer
 from lrcontrol.controller_probe import Closure, probe_measures, told_apart, try_steps
 from lrcontrol.controller_rates import Rates
 from lrcontrol.controller_state import Memory, chosen
-from lrcontrol.envs.features import UNIT_MEASURES, Array, LossHistory, Moment, measures_of, natural_rate, observe
+from lrcontrol.envs.features import (
+    OF_LOG_LOSS,
+    UNIT_MEASURES,
+    Array,
+    LossHistory,
+    Moment,
+    measures_of,
+    natural_rate,
+    observe,
+)
 from lrcontrol.envs.settings import Settings
 
 
@@ -40,6 +49,7 @@ class Decider:
         scale: what rollbacks have multiplied anchored and absolute rates by.
         lr0, momentum0: where the rows began (R,).
         observation, last_action: of the reference's row.
+        below_zero: whether a loss below 0 was warned of.
     """
 
     def __init__(
@@ -54,6 +64,7 @@ class Decider:
         self.agent, self.settings, self.budget, self.rates = agent, settings, budget, rates
         self.moves_momentum = moves_momentum
         self.wanted = measures_of(settings.features) | (UNIT_MEASURES if settings.start else frozenset())
+        self.wanted |= {"grad_sq"} if self.wanted & MEASURES else frozenset()
         self.probes = any(name.startswith("probe_") for name in self.wanted)
         self.measurer = Measurer(rates, "grad_dot_memory" in self.wanted, sample)
         for lr in rates.lr0.tolist():
@@ -61,6 +72,7 @@ class Decider:
         self.lr0, self.momentum0, self.scale = rates.lr0, rates.momentum, 1.0
         self.memory = Memory.begin(self.lr0, self.momentum0, len(settings.hyperparameters))
         self.step_count = self.next_decision = self.forward_passes = 0
+        self.below_zero = False
         self.observation: dict[str, float] = {}
         self.last_action: NDArray[Any] | None = None
         self.set_rate()
@@ -97,17 +109,21 @@ class Decider:
         """Go on from what something else has written into the groups since; return whether it did, saying so once."""
         memory, written = self.memory, self.rates.written(self.memory.lr)
         for row, found in written.items():
-            due = float(memory.lr[row])
+            own, leader = float(memory.lr[row]), self.rates.leaders[row]
+            due = own * self.rates.ratios[leader]
             if not warned:
+                does = f"goes on from {found:g}" if found > 0.0 else f"puts {due:g} back"
                 warnings.warn(
                     f"something else wrote the learning rate: {found:g} is in force where {due:g} was due. Is there "
-                    f"another scheduler? The controller goes on from {found:g}",
+                    f"another scheduler? The controller {does}",
                     stacklevel=3,
                 )
                 warned = True
-            if found > 0.0 and self.rates.ratios[self.rates.leaders[row]]:
+            if found > 0.0 and due > 0.0:
                 memory.level[row] *= found / due
                 memory.lr[row] = found
+            elif found > 0.0:  # a group of its own that stood at 0, and is to be trained from here
+                self.rates.ratios[leader] = found / own
         return bool(written)
 
     def add(self, loss: float) -> float:
@@ -116,22 +132,39 @@ class Decider:
         if history is None:
             self.memory.history = LossHistory(np.array([loss]))
             return loss
+        if loss < 0.0 < history.first[0] and not self.below_zero and set(OF_LOG_LOSS) & set(self.settings.features):
+            self.below_zero = True
+            warnings.warn(
+                f"the loss has fallen below 0, to {loss:g}, and agent {self.agent.name!r} sees logarithms of it, which "
+                f"end there: give step() the loss plus a constant that keeps it above 0, or choose another agent",
+                stacklevel=3,
+            )
         before = float(history.fast[0])
         history.add(np.array([loss]))
         return before
 
     def act(self, loss: float, closure: Closure | None) -> None:
-        """Ask the agent where a decision is due, and set the rate of the step to come."""
-        if self.step_count >= self.next_decision:
-            self._decide(loss, closure)
+        """Ask the agent where a decision is due, and set the rate of the step to come.
+
+        A decision stays due where no gradient is finite, as when a gradient scaler has gone too far.
+        """
+        if self.step_count >= self.next_decision and self._decide(loss, closure):
             self.next_decision = self.step_count + self.settings.interval
         self.set_rate()
 
-    def _decide(self, loss: float, closure: Closure | None) -> None:
-        """Ask the agent about all rows, and do what it says on those that have a gradient, or on the only one."""
+    def _decide(self, loss: float, closure: Closure | None) -> bool:
+        """Ask the agent about all rows, and do what it says on those that have a gradient, or on the only one.
+
+        Return whether it was asked.
+        """
         memory, settings, row = self.memory, self.settings, self.rates.row
         rows = self.measurer.has_gradient() if self.rates.count > 1 else np.ones(1, dtype=np.bool_)
-        observation = self._observe(loss, rows, closure)
+        measures = self.measurer.measure(self.wanted)
+        spoiled = self._spoiled(measures)
+        rows &= ~spoiled
+        if spoiled.any() and not rows.any():
+            return False
+        observation = self._observe(loss, measures, rows, closure)
         action, state = self.agent.predict(observation, memory.agent, memory.starts, deterministic=True)
         memory.agent = chosen(rows, state, memory.agent)
         memory.starts = memory.starts & ~rows
@@ -139,12 +172,19 @@ class Decider:
         self.last_action = action[row]
         self.observation = dict(zip(settings.features, observation[row].tolist(), strict=True))
         self._apply(settings.factors(action, self.rates.count), rows)
+        return True
 
-    def _observe(self, loss: float, rows: NDArray[np.bool_], closure: Closure | None) -> NDArray[np.float32]:
+    def _spoiled(self, measures: dict[str, Array]) -> NDArray[np.bool_]:
+        """Return which rows (R,) have a gradient that is not finite, as far as anything was measured of it."""
+        unknown = ~np.isfinite(measures.get("grad_sq", np.zeros(self.rates.count)))
+        return unknown & self.measurer.has_gradient() if unknown.any() else unknown
+
+    def _observe(
+        self, loss: float, measures: dict[str, Array], rows: NDArray[np.bool_], closure: Closure | None
+    ) -> NDArray[np.float32]:
         memory, settings = self.memory, self.settings
         assert memory.history is not None
         losses = np.full(self.rates.count, loss)
-        measures = self.measurer.measure(self.wanted)
         if closure is not None and self.probes:
             measures |= self._probe(loss, closure)
         if settings.start is not None and memory.starts.any():

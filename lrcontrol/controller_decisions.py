@@ -95,7 +95,7 @@ def make_settings(
     """
     values: dict[str, Any] = dict(agent.needs)
     if interval is not None:
-        values["interval"] = interval
+        values["interval"] = int(interval)
     low, high = values.get("lr_limits", Settings.lr_limits)
     values["lr_limits"] = (low if min_lr is None else float(min_lr), high if max_lr is None else float(max_lr))
     values["steps"] = total_steps

@@ -80,7 +80,7 @@ class Guard:
         level = decider.clip(np.minimum(decider.memory.level, memory["level"]) * rules.factor)
         decider.memory = Memory.from_dict(memory)
         decider.memory.level, memory["level"] = level, level.tolist()  # the next time, from there
-        decider.scale *= rules.factor
+        decider.scale *= float(rules.factor)
         decider.measurer.last_gradient = []
         decider.set_rate()
         return step

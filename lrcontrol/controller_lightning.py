@@ -40,6 +40,7 @@ class LightningController(Callback):
         self._waiting: dict[str, Any] | None = None
         self._batch: tuple[Any, int] | None = None
         self._loss: Tensor | None = None
+        self._shares = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the controller on the optimizer.
@@ -75,13 +76,15 @@ class LightningController(Callback):
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         share = loss.detach() if scaler is None else loss.detach() / scaler.get_scale()
         self._loss = share if self._loss is None else self._loss + share
+        self._shares += 1
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Let the controller set the rate of this step."""
         if self.controller is None or self._loss is None:
             return
-        self.controller.step(self._loss, closure=lambda: self._again(trainer, pl_module))
-        self._loss = None
+        mean = self._loss * (trainer.accumulate_grad_batches / self._shares)  # an epoch may end before all have come
+        self.controller.step(mean, closure=lambda: self._again(trainer, pl_module))
+        self._loss, self._shares = None, 0
         every: int = getattr(trainer, "log_every_n_steps", 1)
         if self.log and every and trainer.global_step % every == 0:
             logs = {f"lrcontrol/{name}": value for name, value in self.controller.logs().items()}

@@ -84,11 +84,11 @@ class Measurer:
                 grad = gradient_of(param)
                 if grad is None:
                     continue
-                state = states.get(param, {})
-                memory = next((state[name] for name in MEMORIES if isinstance(state.get(name), Tensor)), None)
+                state = {name: dense(v) for name, v in states.get(param, {}).items() if isinstance(v, Tensor)}
+                memory = next((state[name] for name in MEMORIES if name in state), None)
                 if memory is None and number < len(self.last_gradient):
                     memory = self.last_gradient[number]
-                state = {name: state[name] for name in kept if isinstance(state.get(name), Tensor)}
+                state = {name: state[name] for name in kept if name in state}
                 found.append(Slot(param, grad, shown, ratio, state, memory, row))
         if self.kind == "adam":
             _number_steps(found)
@@ -183,9 +183,12 @@ class Measurer:
 
 def gradient_of(param: Tensor) -> Tensor | None:
     """Return the gradient, a sparse one as a dense tensor, or None."""
-    if param.grad is None:
-        return None
-    return param.grad.detach().to_dense() if param.grad.is_sparse else param.grad.detach()
+    return None if param.grad is None else dense(param.grad.detach())
+
+
+def dense(value: Tensor) -> Tensor:
+    """Return a sparse tensor as a dense one, others as they are."""
+    return value.to_dense() if value.is_sparse else value
 
 
 def _fetched(parts: list[dict[str, Tensor]]) -> list[dict[str, float]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -116,6 +116,7 @@ class Rates:
     def adopt_new_groups(self, lr: float) -> list[float]:
         """Take in groups that were added since, at the reference rate ``lr``; return the rates of new rows."""
         made = []
+        separate([*self.groups, getattr(unwrapped(self.optimizer), "defaults", {})])  # which later groups begin with
         for number in range(len(self.ratios), len(self.groups)):
             group, base = self.groups[number], lr
             rate = float(group["lr"])
@@ -154,6 +155,7 @@ class Rates:
     def write(self, lr: Array, momentum: Array | None = None) -> None:
         """Put the rows' rates (R,), and the momentum (R,) where one is given, in force in all groups."""
         rates, momenta = lr.tolist(), None if momentum is None else momentum.tolist()
+        separate(self.groups)  # anew: a loaded state may share again
         for group, row, ratio, gain in zip(self.groups, self.rows, self.ratios, self.gains, strict=True):
             put(group, {"lr": rates[row] * ratio})
             if momenta is not None:
@@ -161,11 +163,16 @@ class Rates:
 
 
 def moved(group: Group, momentum: float, gain: float | None) -> dict[str, Any]:
-    """Return what a group has under another momentum: β1, or momentum and the dampening that keeps the gain."""
+    """Return what a group has under another momentum: β1, or momentum and the dampening that keeps the gain.
+
+    A group that has none stays without.
+    """
+    if read_momentum(group) is None:
+        return {}
     if "momentum" in group:
         momentum = max(momentum, LEAST_MOMENTUM)
         return {"momentum": momentum} | ({} if gain is None else {"dampening": 1.0 - gain * (1.0 - momentum)})
-    return {"betas": (momentum, *group["betas"][1:])} if "betas" in group else {}
+    return {"betas": (momentum, *group["betas"][1:])}
 
 
 def gain_of(group: Group) -> float | None:
@@ -177,6 +184,27 @@ def gain_of(group: Group) -> float | None:
     if "dampening" not in group or momentum is None:
         return None
     return (1.0 - float(group["dampening"])) / (1.0 - momentum) if 0.0 < momentum < 1.0 else 1.0
+
+
+def separate(groups: Iterable[Group]) -> None:
+    """Give each group tensors of its own for rate and betas; torch gives all the one that the optimizer was made with.
+
+    The first to have a tensor keeps it.
+    """
+    seen: set[int] = set()
+
+    def own(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        value = value.clone() if id(value) in seen else value
+        seen.add(id(value))
+        return value
+
+    for group in groups:
+        if isinstance(group.get("lr"), Tensor):
+            group["lr"] = own(group["lr"])
+        if "betas" in group:
+            group["betas"] = tuple(own(beta) for beta in group["betas"])
 
 
 def _name(rates: Rates) -> str:

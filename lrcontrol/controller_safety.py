@@ -110,8 +110,8 @@ class Snapshot:
     @property
     def bytes(self) -> int:
         """The memory that the copy takes."""
-        tensors = self.params + self.buffers + [v for state in self.states for v in state.values()]
-        return sum(value.nbytes for value in tensors if isinstance(value, Tensor))
+        values = [*self.params, *self.buffers, *(value for state in self.states for value in state.values())]
+        return sum(tensor.nbytes for value in values for tensor in _tensors(value))
 
     @torch.no_grad()
     def restore(self, params: Sequence[Tensor], optimizer: Optimizer, module: nn.Module | None) -> None:
@@ -148,7 +148,21 @@ class Snapshot:
 
 
 def _copy(state: dict[str, Any]) -> dict[str, Any]:
-    return {name: value.detach().clone() if isinstance(value, Tensor) else value for name, value in state.items()}
+    return {name: _cloned(value) for name, value in state.items()}
+
+
+def _cloned(value: Any) -> Any:
+    """Return a copy of a tensor, or of a list of them, as LBFGS keeps."""
+    if isinstance(value, list):
+        return [_cloned(entry) for entry in value]
+    return value.detach().clone() if isinstance(value, Tensor) else value
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    """Return the tensor, or those of a list."""
+    if isinstance(value, list):
+        return [tensor for entry in value for tensor in _tensors(entry)]
+    return [value] if isinstance(value, Tensor) else []
 
 
 def _put_back(now: dict[str, Any], kept: dict[str, Any]) -> None:
@@ -159,4 +173,4 @@ def _put_back(now: dict[str, Any], kept: dict[str, Any]) -> None:
         if isinstance(value, Tensor) and isinstance(present, Tensor) and present.shape == value.shape:
             present.copy_(value)
         else:
-            now[name] = value.detach().clone() if isinstance(value, Tensor) else value
+            now[name] = _cloned(value)

@@ -136,6 +136,20 @@ def test_lightnings_callback_does_what_the_plain_loop_does(agent, accumulate):
 
 
 @quiet
+def test_what_an_epoch_of_lightnings_leaves_over_counts_with_its_mean_loss_too():
+    """Twelve minibatches, eight to a step: Lightning divides the last four by eight all the same."""
+    pytest.importorskip("lightning")
+    from lrcontrol.controller_lightning import LightningController
+
+    callback = LightningController("constant")
+    fit(lightning_module(), [callback], accumulate_grad_batches=8)
+    eight, four = callback.controller.record["loss"]
+    expected = plain("constant", 1, 8)
+    assert eight == pytest.approx(expected.record["loss"][0], rel=1e-6)
+    assert 0.8 * eight < four < 1.2 * eight
+
+
+@quiet
 def test_lightnings_checkpoint_goes_on_where_the_run_stopped(tmp_path):
     pytest.importorskip("lightning")
     from lrcontrol.controller_lightning import LightningController

@@ -1,0 +1,158 @@
+"""What training loops do now and then: gradients that overflow, shared tensors, sparse state, losses below zero."""
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from test_controller import data, model, run, small
+from torch import nn
+
+from lrcontrol.controller import LRController
+from lrcontrol.controller_rates import Rates
+from lrcontrol.controller_safety import Rollback
+
+
+def overflowing(lr, spoiled, per_group=False):
+    """Return the controller of ten steps of ``learned``, the gradients of some of them (or of one layer) infinite."""
+    net = model()
+    groups = [{"params": net[0].parameters()}, {"params": net[2].parameters()}]
+    opt = torch.optim.AdamW(groups, lr=lr)
+    controller = LRController(opt, "learned", total_steps=10, per_group=per_group)
+    for step in range(10):
+        x, y = data(step)
+        opt.zero_grad()
+        loss = nn.functional.cross_entropy(net(x), y)
+        loss.backward()
+        if step in spoiled:
+            next(net[2].parameters()).grad.view(-1)[0] = math.inf
+        controller.step(loss)
+        if step not in spoiled:  # as a gradient scaler does it
+            opt.step()
+    return controller
+
+
+def test_a_gradient_that_overflows_is_no_decision_and_the_start_is_found_at_the_next():
+    low, high = (overflowing(lr, spoiled={0, 1, 5}) for lr in (1e-6, 1.0))
+    assert max(low.record["lr"][:2]) < 1e-6  # the given rate, in the schedule's warm-up
+    assert low.record["lr"][2:] == high.record["lr"][2:]
+    assert low.observation == high.observation
+    levels = np.array(low.record["lr"]) / [low._decider.settings.base_schedule(step, 10) for step in range(10)]
+    assert levels[5] == pytest.approx(levels[4], rel=1e-12)  # the schedule goes on, the agent waits
+    assert levels[4] != pytest.approx(levels[3], rel=1e-6)
+
+
+def test_where_groups_are_decided_on_one_by_one_the_others_go_on():
+    whole, half = (overflowing(1e-3, spoiled, per_group=True).record for spoiled in ((), {0}))
+    assert half["lr"][0] == whole["lr"][0]  # the first layer's own start
+    assert half["lr_1"][0] != whole["lr_1"][0]
+
+
+def test_groups_that_share_a_tensor_for_their_rate_get_one_each():
+    net, shared = model(), torch.tensor(1e-2)
+    parts = [{"params": net[0].parameters()}, {"params": net[2].parameters()}]
+    opt = torch.optim.Adam(parts, lr=shared)
+    controller = LRController(opt, "learned", total_steps=20, per_group=True)
+    with warnings.catch_warnings(action="error"):
+        run(net, opt, controller, 10)
+    last = [controller.record[name][-1] for name in ("lr_0", "lr_1")]
+    assert last[0] != pytest.approx(last[1], rel=1e-3)
+    assert controller.get_last_lr() == pytest.approx(last, rel=1e-6)
+    assert opt.param_groups[0]["lr"] is shared
+    opt.add_param_group({"params": [nn.Parameter(torch.zeros(2))]})
+    assert float(opt.param_groups[2]["lr"]) == pytest.approx(1e-2)
+
+
+@pytest.mark.parametrize("agent", ["learned:momentum=true", "hillclimb:factor=2"])
+def test_sparse_gradients_and_their_momentum_buffer_are_read_as_dense_ones(agent):
+    rates = []
+    for sparse in (False, True):
+        torch.manual_seed(0)
+        table = nn.Embedding(100, 16, sparse=sparse)
+        opt = torch.optim.SGD(table.parameters(), lr=0.1, momentum=0.9)
+        controller = LRController(opt, agent, total_steps=20)
+        for step in range(6):
+            rows = torch.randint(100, (16,), generator=torch.Generator().manual_seed(step))
+            opt.zero_grad()
+            loss = (table(rows) - 1.0).square().mean()
+            loss.backward()
+            controller.step(loss, closure=lambda rows=rows, table=table: (table(rows) - 1.0).square().mean())
+            opt.step()
+        rates.append(controller.record["lr"])
+    assert rates[0] == pytest.approx(rates[1], rel=1e-4)
+
+
+def test_a_rollback_of_an_optimizer_that_keeps_lists_puts_those_back_too():
+    net = model()
+    opt = torch.optim.LBFGS(net.parameters(), lr=0.1, max_iter=2)
+    controller = LRController(opt, "constant", rollback=Rollback(every=4))
+    kept = None
+    for step in range(8):
+        x, y = data(step)
+
+        def closure(x=x, y=y):
+            opt.zero_grad()
+            loss = nn.functional.cross_entropy(net(x), y)
+            loss.backward()
+            return loss
+
+        loss = closure()
+        controller.step(loss * math.nan if step == 7 else loss)
+        if step == 4:
+            kept = [entry.clone() for entry in opt.state_dict()["state"][0]["old_dirs"]]
+        if step < 7:
+            opt.step(closure)
+    found = opt.state_dict()["state"][0]["old_dirs"]
+    assert len(found) == len(kept) > 0
+    assert all(torch.equal(now, then) for now, then in zip(found, kept, strict=True))
+    sizes = sum(2 * entry.nbytes for entry in kept)  # the directions and as many steps
+    assert controller.rollback_bytes > sizes + sum(p.nbytes for p in net.parameters())
+
+
+def test_a_loss_that_falls_below_zero_is_warned_of_once_where_the_agent_sees_its_logarithm():
+    net, opt = small(momentum=0.9)
+    controller = LRController(opt, "learned", total_steps=10)
+    with pytest.warns(UserWarning, match=r"below 0, to -0\.5"):
+        run(net, opt, controller, 3, on_loss=lambda step, loss: loss if step < 2 else loss * 0.0 - 0.5)
+    net, opt = small(momentum=0.9)
+    with warnings.catch_warnings(action="error"):
+        run(net, opt, controller, 1, on_loss=lambda step, loss: loss * 0.0 - 0.5)
+        blind = LRController(opt, "constant")
+        run(net, opt, blind, 3, on_loss=lambda step, loss: loss if step < 2 else loss * 0.0 - 0.5)
+
+
+def test_a_group_that_stood_still_is_trained_from_the_rate_that_is_written_into_it():
+    net = model()
+    opt = torch.optim.SGD([{"params": net[0].parameters()}, {"params": net[2].parameters(), "lr": 0.0}], lr=0.1)
+    controller = LRController(opt, "constant", per_group=True)
+    run(net, opt, controller, 1)
+    opt.param_groups[1]["lr"] = 0.05
+    with pytest.warns(UserWarning, match=r"0\.05 is in force where 0 was due.* goes on from 0\.05"):
+        run(net, opt, controller, 2, first=1)
+    assert controller.get_last_lr() == pytest.approx([0.1, 0.05])
+    opt.param_groups[0]["lr"] = 0.0
+    controller._warned = False
+    with pytest.warns(UserWarning, match=r"0 is in force where 0\.1 was due.* puts 0\.1 back"):
+        run(net, opt, controller, 1, first=3)
+    assert controller.get_last_lr() == pytest.approx([0.1, 0.05])
+
+
+def test_a_group_without_momentum_stays_without_when_the_others_is_moved():
+    net = model()
+    parts = [{"params": net[0].parameters(), "momentum": 0.9}, {"params": net[2].parameters()}]
+    opt = torch.optim.RMSprop(parts, lr=0.01)
+    controller = LRController(opt, "hillclimb:factor=1.5,momentum=true")
+    run(net, opt, controller, 3)
+    assert opt.param_groups[0]["momentum"] != 0.9
+    assert opt.param_groups[1]["momentum"] == 0
+    assert Rates(opt).has_momentum
+
+
+def test_numbers_of_numpy_as_arguments_do_not_keep_the_state_from_being_loaded(tmp_path):
+    net, opt = small()
+    rules = Rollback(factor=np.float64(0.5), every=2)
+    controller = LRController(opt, "constant", interval=np.int64(2), rollback=rules)
+    run(net, opt, controller, 5, on_loss=lambda step, loss: loss * (math.nan if step == 3 else 1.0))
+    torch.save(controller.state_dict(), tmp_path / "state.pt")
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["numbers"]["scale"] == 0.5
