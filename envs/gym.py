@@ -183,6 +183,8 @@ class TrainingVectorEnv(gymnasium.vector.VectorEnv[Observation, Action, NDArray[
         self, *, seed: int | Sequence[int] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, Info]:
         """Start all runs anew; ``options={"lr0": …}`` takes one initial rate or one for each run."""
+        if isinstance(seed, int):
+            super().reset(seed=seed)  # np_random, which the runs themselves do not draw from
         seeds, lr0 = self._seeds.start(seed), _initial_rate(options)
         if lr0 is not None:
             lr0 = np.broadcast_to(np.asarray(lr0, dtype=np.float64), (self.num_envs,))
@@ -198,6 +200,8 @@ class TrainingVectorEnv(gymnasium.vector.VectorEnv[Observation, Action, NDArray[
         The last observations and infos of the runs that ended are ``infos["final_obs"]`` and ``infos["final_info"]``.
         """
         actions = np.asarray(actions)
+        if actions.shape[:1] != (self.num_envs,):
+            raise InputError(f"actions of shape {actions.shape} are not one for each of {self.num_envs} environments")
         results = [world.step(actions[rows]) for world, rows in zip(self.worlds, self._rows, strict=True)]
         observation, reward = (np.concatenate([result[part] for result in results]) for part in (0, 1))
         terminated = np.repeat([over for _, _, over in results], self.num_envs // len(results))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from lrcontrol.envs import (
     digits,
@@ -43,9 +44,12 @@ TASKS: dict[str, Callable[..., Task]] = {
 
 
 def make_task(task: str | Task) -> Task:
-    """Return the task that ``name`` or ``name:key=value,…`` spells; a Task is returned as it is.
+    """Return the task that ``name`` or ``name:key=value,…`` spells, called so; a Task is returned as it is.
 
     Raises:
         InputError: no such name or key (the nearest is suggested), or the data set cannot be had.
     """
-    return task if isinstance(task, Task) else build(task, TASKS, "task")
+    if isinstance(task, Task):
+        return task
+    made = build(task, TASKS, "task")
+    return made if ":" in made.name else replace(made, name=task)  # what differs in its keys is another task

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from numbers import Integral, Real
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +21,16 @@ from lrcontrol.envs.task import Smoothing
 
 HOLD = Schedule("constant")
 FORMS = ("recursive", "anchored", "absolute")
+
+
+KINDS: tuple[tuple[type, str, tuple[str, ...]], ...] = (
+    (str, "a name", ("optimizer", "form", "reward")),
+    (Real, "a number", ("max_factor", "probe_factor", "reward_scale", "validation_share", "weight_decay", "momentum")),
+    (Integral, "a whole number", ("interval", "steps")),
+    (Schedule, "a schedule", ("base_schedule",)),
+)
+MAY_BE_NONE = ("momentum", "steps")
+PAIRS = ("lr0_range", "start", "lr_limits", "momentum_limits")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +93,7 @@ class Settings:
     smoothing: Smoothing | Literal["task"] | None = "task"
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         self._check_names()
         self._check_actions()
         if self.interval < 1:
@@ -107,8 +119,26 @@ class Settings:
         if self.start is not None and not 0.0 < self.start[0] <= self.start[1] < math.inf:
             raise InputError(f"start {self.start} is not 0 < low <= high")
         if self.lr0_range is not None:
-            self.check_lr0(self.lr0_range[0])
-            self.check_lr0(self.lr0_range[1])
+            for lr0 in self.lr0_range:
+                self.check_lr0(lr0)
+            if self.lr0_range[0] > self.lr0_range[1]:
+                raise InputError(f"lr0_range {self.lr0_range} is not low <= high")
+
+    def _check_kinds(self) -> None:
+        """Raise InputError for what is not even of the type that it should be: settings come from command lines too."""
+        for kind, what, names in KINDS:
+            for name in names:
+                value = getattr(self, name)
+                if not (isinstance(value, kind) or (value is None and name in MAY_BE_NONE)):
+                    raise InputError(f"{name} {value!r} is not {what}")
+        for name in PAIRS:
+            value = getattr(self, name)
+            if value is not None and not (_numbers(value) and len(value) == 2):
+                raise InputError(f"{name} {value!r} is not a pair of numbers (low, high)")
+        if self.multipliers is not None and not _numbers(self.multipliers):
+            raise InputError(f"multipliers {self.multipliers!r} are not a tuple of numbers")
+        if not (self.smoothing is None or self.smoothing == "task" or isinstance(self.smoothing, Smoothing)):
+            raise InputError(f"smoothing {self.smoothing!r} is not 'task', None or a Smoothing")
 
     def _check_names(self) -> None:
         if self.optimizer not in OPTIMIZERS:
@@ -145,14 +175,16 @@ class Settings:
         Raises:
             InputError: it is outside the action space.
         """
+        if action.size != rows * len(self.hyperparameters):
+            raise InputError(f"actions of shape {action.shape} are not {(rows, len(self.hyperparameters))}")
         action = action.reshape(rows, len(self.hyperparameters))
         if self.multipliers is None:
             if not np.isfinite(action.astype(np.float64)).all():
                 raise InputError("an action is not finite")
             return np.asarray(self.max_factor ** np.clip(action.astype(np.float64), -1.0, 1.0))
         index = action.astype(np.int64)
-        if ((index < 0) | (index >= len(self.multipliers))).any():
-            raise InputError(f"an action is not in 0..{len(self.multipliers) - 1}")
+        if ((index < 0) | (index >= len(self.multipliers)) | (index != action)).any():
+            raise InputError(f"an action is not a whole number in 0..{len(self.multipliers) - 1}")
         return np.asarray(self.multipliers)[index]
 
     @property
@@ -177,3 +209,8 @@ class Settings:
         if isinstance(kind := values.get("base_schedule"), str):
             values["base_schedule"] = Schedule(kind)
         return cls(**values)
+
+
+def _numbers(values: object) -> bool:
+    """Return whether it is a tuple or list of numbers."""
+    return isinstance(values, tuple | list) and all(isinstance(value, Real) for value in values)

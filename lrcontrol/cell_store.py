@@ -74,7 +74,7 @@ class CellStore:
             (folder / CELLS).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"cannot write to {folder}: {error.strerror}; choose another --out") from error
-        self._lock = _claim(folder)
+        self._lock = claim(folder)
         if not (folder / MANIFEST).is_file():
             self.write_manifest(complete=False)
 
@@ -90,7 +90,7 @@ class CellStore:
             raise InputError(f"{self.folder} is not empty and holds no results of an evaluation: choose another --out")
         found = self._found(path, overwrite)
         if overwrite:
-            _claim(self.folder).release()
+            claim(self.folder).release()
             aside = self.folder.with_name(f".{self.folder.name}.old")
             shutil.rmtree(aside, ignore_errors=True)
             self.folder.rename(aside)  # at once: half a study would look like the beginning of another
@@ -160,7 +160,7 @@ def read_journal(folder: Path) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
 
 
-def _claim(folder: Path) -> FileLock:
+def claim(folder: Path) -> FileLock:
     """Return the lock of a folder; the operating system lets go of it when the process ends, however that is."""
     lock = FileLock(folder / LOCK)
     try:

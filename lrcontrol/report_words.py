@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +71,20 @@ def _places(names: Any) -> str:
     return ", ".join("{}" for _ in names)
 
 
+def _unlike(manifests: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return by what the runs of results that share a task and an optimizer differ, apart from agents and rates."""
+    found: dict[str, None] = {}
+    for one, other in itertools.combinations([manifest.get("config", {}) for manifest in manifests], 2):
+        tasks, optimizers = ({*one.get(name, ())} & {*other.get(name, ())} for name in ("tasks", "optimizers"))
+        if not tasks or not optimizers:
+            continue
+        found |= {name: None for name in ("seed", "steps", "settings") if one.get(name) != other.get(name)}
+        own, others = (config.get("contents", {}) for config in (one, other))
+        if any(own.get(task) != others.get(task) for task in tasks):
+            found["what a task of the same name is"] = None
+    return list(found)
+
+
 def _missing(study: ReportStudy, found: Standings) -> Iterator[Words]:
     failures = study.results.failures
     if failures:
@@ -86,6 +101,13 @@ def _missing(study: ReportStudy, found: Standings) -> Iterator[Words]:
         yield Words(told, tuple(name for cell in cells for name in cell), strong=True)
     if any(manifest.get("complete") is False and not manifest.get("failures") for manifest in study.manifests.values()):
         yield Words("An evaluation was interrupted: what it did not get to is missing here.", strong=True)
+    unlike = _unlike(study.manifests.values())
+    if unlike:
+        yield Words(
+            f"The results differ in {' and '.join(unlike)}: their runs are no pairs, and ratios and intervals between "
+            f"them compare different trainings.",
+            strong=True,
+        )
     if found.cut:
         yield Words(
             "Some agents lack runs or initial rates that others have: the tables are over those that all agents of a "

@@ -15,6 +15,7 @@ import tyro
 from rich.console import Console
 from rich.progress import TextColumn
 
+from lrcontrol.checkpoints import Checkpoints
 from lrcontrol.cli import default_folder, progress_bars, run_command
 from lrcontrol.custom import load_task
 from lrcontrol.envs.errors import InputError
@@ -90,11 +91,14 @@ class TrainOptions:
     """Folder for the agent. Default: runs/ and a name made of time, algorithm and task."""
 
 
+OPTIONS = TrainOptions.__dataclass_fields__.keys() - {"reward", "reward_scale", "lr0_range"}  # which settings are too
+
+
 def read_extras(pairs: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return (settings of the environment, arguments of the algorithm) from ``key=value`` texts.
 
     Raises:
-        InputError: a text without ``=``.
+        InputError: a text without ``=``, or of what has an option of its own.
     """
     settings: dict[str, Any] = {}
     parameters: dict[str, Any] = {}
@@ -102,6 +106,8 @@ def read_extras(pairs: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
         key, equals, text = pair.partition("=")
         if not equals or not key or not text:
             raise InputError(f"cannot read {pair!r}: write --set KEY=VALUE")
+        if key in OPTIONS:
+            raise InputError(f"--set {key}={text}: say it by --{key.replace('_', '-')}")
         try:
             value = ast.literal_eval(text)
         except (ValueError, SyntaxError):
@@ -154,7 +160,9 @@ def run_train(options: TrainOptions) -> int:
                 **settings,
             )
         except KeyboardInterrupt as error:
-            raise KeyboardInterrupt(f"interrupted: {out} holds a checkpoint; the same command goes on") from error
+            kept = Checkpoints(Path(out)).newest() is not None
+            what = "holds a checkpoint; the same command goes on" if kept else "holds no checkpoint yet"
+            raise KeyboardInterrupt(f"interrupted: {out} {what}") from error
     best = agent.training["validation"]
     console.print(
         f"best on validation: loss {best['mean_loss']:.4f}, at the worst start {best['worst_loss']:.4f}, after "

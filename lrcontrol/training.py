@@ -10,10 +10,13 @@ from typing import Any
 
 from lrcontrol.agents.trained import TrainedAgent
 from lrcontrol.algorithms import DISCRETE, Algorithm, find_algorithm
-from lrcontrol.envs.distributions import Fixed, TaskDistribution, find_tasks
+from lrcontrol.digests import digest_of_task
+from lrcontrol.envs.distributions import Fixed, Mixture, TaskDistribution, find_tasks
 from lrcontrol.envs.errors import InputError
+from lrcontrol.envs.registry import TASKS
 from lrcontrol.envs.seeding import check_seed
 from lrcontrol.envs.settings import Settings
+from lrcontrol.envs.spec import split_spec
 from lrcontrol.envs.task import Task
 from lrcontrol.training_folder import TrainingFolder
 
@@ -65,7 +68,16 @@ class Plan:
             "seed": self.seed,
             "parameters": {name: _plain(value) for name, value in self.parameters.items()},
             "settings": {name: _plain(value) for name, value in self.given.items()},
-        }
+        } | ({"contents": own} if (own := _contents(self.tasks)) else {})
+
+
+def _contents(tasks: TaskDistribution) -> dict[str, str]:
+    """Return a digest of each task of one's own, which its name does not tell from what it was before."""
+    if isinstance(tasks, Mixture):
+        return {name: digest for member in tasks.members for name, digest in _contents(member).items()}
+    if not isinstance(tasks, Fixed) or split_spec(tasks.name)[0] in TASKS:
+        return {}
+    return {tasks.name: digest_of_task(tasks.task)}
 
 
 def _plain(value: Any) -> Any:
@@ -173,9 +185,12 @@ def train(
         raise InputError("TensorBoard is not installed: pip install 'lrcontrol[rl]', or train without --tensorboard")
     plan = make_plan(task, algo, optimizer, hyperparameters, num_envs, groups, seed, action, parameters or {}, settings)
     folder = TrainingFolder(Path(out), plan.config)
-    done = folder.take_up(say)
-    if done.timesteps < timesteps:
-        from lrcontrol.sb3_training import learn
+    try:
+        done = folder.take_up(say)
+        if done.timesteps < timesteps:
+            from lrcontrol.sb3_training import learn
 
-        learn(plan, folder, done, timesteps, max(1, timesteps // evaluations), tensorboard, progress)
+            learn(plan, folder, done, timesteps, max(1, timesteps // evaluations), tensorboard, progress)
+    finally:
+        folder.close()
     return TrainedAgent.load(out)

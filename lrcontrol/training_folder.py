@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lrcontrol.cell_store import LOCK, claim
 from lrcontrol.checkpoints import Checkpoints
 from lrcontrol.envs.errors import InputError
 
@@ -53,7 +54,7 @@ class TrainingFolder:
         config: what makes it the same; must go into JSON.
 
     Raises:
-        InputError: the folder cannot be written, or holds something else; the difference is shown.
+        InputError: the folder cannot be written, is in use, or holds something else; the difference is shown.
     """
 
     def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
@@ -64,16 +65,26 @@ class TrainingFolder:
                 raise InputError(f"{path} is a file: give a folder as --out")
             path.mkdir(parents=True, exist_ok=True)
             known = path / CONFIG
-            if known.is_file():
+            if known.is_file() and self._begun:
                 self._compare(json.loads(known.read_text(encoding="utf-8")))
-            elif any(path.iterdir()):
+            elif not known.is_file() and {child.name for child in path.iterdir()} - {LOCK}:
                 raise InputError(f"{path} is not empty and holds no training: choose another --out")
-            else:
+            self._lock = claim(path)
+            if not self._begun:  # what was refused before its first step leaves nothing to go on with
                 known.write_text(json.dumps(self.config, indent=1) + "\n", encoding="utf-8")
         except json.JSONDecodeError as error:
             raise InputError(f"{path / CONFIG} is damaged: delete the folder, or choose another --out") from error
         except OSError as error:
             raise InputError(f"cannot write to {path}: {error.strerror}; choose another --out") from error
+
+    @property
+    def _begun(self) -> bool:
+        """Whether anything was trained here."""
+        return self.checkpoints.newest() is not None or _last_timesteps(self.path / CURVE) > 0
+
+    def close(self) -> None:
+        """Let others work in the folder."""
+        self._lock.release()
 
     def _compare(self, found: Mapping[str, Any]) -> None:
         names = [name for name in {**found, **self.config} if found.get(name) != self.config.get(name)]

@@ -211,6 +211,17 @@ def test_streams_share_minibatches_and_initialisation_stays_a_rows_own():
         gymnasium.make_vec(ID, 4, vectorization_mode="vector_entry_point", streams=3)
 
 
+def test_a_vector_environment_takes_one_action_for_each_and_its_seed():
+    env = lrcontrol.envs.gym.TrainingVectorEnv(3, task="quadratic", steps=5)
+    draws = []
+    for _ in range(2):
+        env.reset(seed=3)
+        draws.append(env.np_random.random())
+    assert draws[0] == draws[1]
+    with pytest.raises(InputError, match=r"actions of shape \(4, 1\) are not one for each of 3 environments"):
+        env.step(np.zeros((4, 1), np.float32))
+
+
 def test_an_unknown_setting_or_option_suggests_the_nearest():
     with pytest.raises(InputError, match="did you mean 'interval'"):
         make(intervall=2)

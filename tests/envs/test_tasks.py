@@ -51,6 +51,11 @@ def test_a_value_that_is_a_spelling_takes_the_rest():
     assert split_spec("a:b=c,d=e") == ("a", {"b": "c", "d": "e"})
 
 
+def test_a_task_is_called_by_its_keys_so_that_two_of_one_kind_are_told_apart():
+    names = ("quadratic", "quadratic:conditioning=1000,steps=9", "random-quadratic:index=3")
+    assert [make_task(name).name for name in names] == list(names)
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [

@@ -242,13 +242,15 @@ def test_the_test_set_changes_nothing_that_an_agent_sees_or_is_paid():
 def test_actions_outside_their_space_are_refused():
     discrete = World(Settings(multipliers=(0.5, 2.0), steps=3), 1, device="cpu")
     discrete.reset([run_seeds(0)], 0.1)
-    for action in (-1, 2):
-        with pytest.raises(InputError, match=r"not in 0\.\.1"):
+    for action in (-1, 2, 0.7, "1"):
+        with pytest.raises(InputError, match=r"not a whole number in 0\.\.1"):
             discrete.step(np.array([action]))
     continuous = World(Settings(steps=3), 1, device="cpu")
     continuous.reset([run_seeds(0)], 0.1)
     with pytest.raises(InputError, match="not finite"):
         continuous.step(np.array([[np.nan]]))
+    with pytest.raises(InputError, match=r"actions of shape \(2, 1\) are not \(1, 1\)"):
+        continuous.step(np.zeros((2, 1)))
 
 
 @pytest.mark.parametrize(

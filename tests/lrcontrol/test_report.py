@@ -127,6 +127,18 @@ def test_the_same_agent_of_two_results_is_told_apart_and_what_differs_is_said(tm
     assert apart.results.agents == ["constant", "other", "newer"]
 
 
+def test_runs_of_other_seeds_steps_or_tasks_are_not_called_pairs(tmp_path):
+    config = {"tasks": ["a", "b"], "optimizers": ["sgd", "adamw"], "seed": 0, "steps": None, "contents": {"a": "0"}}
+    others = [{}, {"seed": 7}, {"steps": 9, "contents": {"a": "1"}}, {"seed": 7, "tasks": ["c"]}]
+    told = []
+    for other in others:
+        both = {"old": small(config=config), "new": small(agents=("newer",), config=config | other)}
+        write_report(both, tmp_path / "report.html")
+        page = (tmp_path / "report.html").read_text(encoding="utf-8")
+        told.append(re.findall("The results differ in (.*?): their runs are no pairs", page))
+    assert told == [[], ["seed"], ["steps and what a task of the same name is"], []]
+
+
 def test_a_result_says_how_to_make_it_again():
     assert rerun({"command": ["evaluate.py", "--task", "a b"]}) == "python -m lrcontrol.evaluate --task 'a b'"
     command = ["python", "-m", "lrcontrol.evaluate", "--task", "a b"]

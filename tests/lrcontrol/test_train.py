@@ -1,5 +1,6 @@
 """Training agents: every algorithm end to end, its export against Stable-Baselines3, resuming, and what is refused."""
 
+import contextlib
 import csv
 import json
 import os
@@ -19,7 +20,8 @@ import pytest
 import lrcontrol
 from lrcontrol.agents import TrainedAgent, make_agent
 from lrcontrol.algorithms import ALGORITHMS
-from lrcontrol.envs import InputError, TrainingVectorEnv
+from lrcontrol.cell_store import claim
+from lrcontrol.envs import InputError, TrainingVectorEnv, make_task
 from lrcontrol.envs.sb3 import SB3VecEnv
 from lrcontrol.export import export
 from lrcontrol.sb3_training import make_model
@@ -91,7 +93,7 @@ def test_every_algorithm_trains_and_its_folder_is_an_agent_of_the_evaluator(name
         parameters=parameters,
     )
     assert agent.algorithm == ALGORITHMS[name].title
-    assert agent.training["task"] == "quadratic"
+    assert agent.training["task"] == "quadratic:steps=10"
     spaces = json.loads((tmp_path / "a" / "agent.json").read_text())["spaces"]
     assert spaces["observation"] == {"box": [14], "limit": 10.0}
     assert spaces["action"] == ({"discrete": [9]} if "discrete" in ALGORITHMS[name].actions else {"box": [1]})
@@ -359,6 +361,16 @@ def test_an_agent_refuses_an_environment_with_other_features(trained):
         (("--lr0-range", "-1", "1"), "learning rate -1"),
         (("--num-envs", "6", "--groups", "4"), "groups 4 does not divide"),
         (("--set", "n_stepz=3"), "n_stepz"),
+        (("--set", "interval=abc"), "interval 'abc' is not a whole number"),
+        (("--set", "interval=1.5"), "interval 1.5 is not a whole number"),
+        (("--set", "momentum=high"), "momentum 'high' is not a number"),
+        (("--set", "start=1"), "start 1 is not a pair of numbers"),
+        (("--set", "lr_limits=(1e-3,)"), "lr_limits (0.001,) is not a pair"),
+        (("--set", "multipliers=('a',)"), "are not a tuple of numbers"),
+        (("--set", "base_schedule=3"), "base_schedule 3 is not a schedule"),
+        (("--set", "smoothing=0.1"), "smoothing 0.1"),
+        (("--set", "optimizer=adamw"), "say it by --optimizer"),
+        (("--lr0-range", "1", "0.1"), "lr0_range (1.0, 0.1) is not low <= high"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2_and_leaves_nothing(arguments, complaint, tmp_path, capsys):
@@ -367,6 +379,30 @@ def test_bad_input_is_one_line_and_exit_code_2_and_leaves_nothing(arguments, com
     assert complaint in error
     assert error.count("\n") == 1
     assert not (tmp_path / "out" / "agent.json").exists()
+
+
+def test_a_training_that_was_refused_leaves_its_folder_to_the_one_that_is_not(tmp_path, capsys):
+    command = (*QUICK, "--out", tmp_path / "a", "--set", "n_steps=8", "batch_size=16")
+    with contextlib.suppress(Exception):  # whatever Stable-Baselines3 makes of it
+        assert run_main(*command, "learning_rate=abc") == 2
+    assert run_main(*command) == 0
+    capsys.readouterr()
+    assert run_main(*command, "learning_rate=0.1") == 2
+    assert "holds another training" in capsys.readouterr().err
+
+
+def test_a_folder_is_of_one_task_and_of_one_command_at_a_time(tmp_path):
+    arguments = {"timesteps": 32, "num_envs": 4, "evaluations": 1, "parameters": small("ppo")}
+    task = make_task("quadratic:steps=10")
+    lrcontrol.train("quadratic:conditioning=2,steps=10", out=tmp_path / "a", **arguments)
+    lrcontrol.train(replace(task, name="mine"), out=tmp_path / "b", **arguments)
+    with pytest.raises(InputError, match=r"holds another training .task: quadratic:conditioning=2,steps=10 there"):
+        lrcontrol.train("quadratic:conditioning=1000,steps=10", out=tmp_path / "a", **arguments)
+    with pytest.raises(InputError, match=r"holds another training .contents"):
+        lrcontrol.train(replace(task, name="mine", steps=20), out=tmp_path / "b", **arguments)
+    with claim(tmp_path / "b"), pytest.raises(InputError, match="another command is at work"):
+        lrcontrol.train(replace(task, name="mine"), out=tmp_path / "b", **arguments)
+    lrcontrol.train(replace(task, name="mine"), out=tmp_path / "b", **arguments)
 
 
 @pytest.mark.skipif(not _have_contrib(), reason="the extra rl is not installed")
