@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, is_dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def make_settings(
     """
     values: dict[str, Any] = dict(agent.needs)
     if interval is not None:
-        values["interval"] = int(interval)
+        values["interval"] = int(interval) if isinstance(interval, Integral) else interval
     low, high = values.get("lr_limits", Settings.lr_limits)
     values["lr_limits"] = (low if min_lr is None else float(min_lr), high if max_lr is None else float(max_lr))
     values["steps"] = total_steps

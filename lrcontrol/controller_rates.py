@@ -203,7 +203,7 @@ def separate(groups: Iterable[Group]) -> None:
     for group in groups:
         if isinstance(group.get("lr"), Tensor):
             group["lr"] = own(group["lr"])
-        if "betas" in group:
+        if any(isinstance(beta, Tensor) for beta in group.get("betas", ())):
             group["betas"] = tuple(own(beta) for beta in group["betas"])
 
 

@@ -161,7 +161,7 @@ def run_train(options: TrainOptions) -> int:
             )
         except KeyboardInterrupt as error:
             kept = Checkpoints(Path(out)).newest() is not None
-            what = "holds a checkpoint; the same command goes on" if kept else "holds no checkpoint yet"
+            what = "holds a checkpoint; the same command goes on" if kept else "holds no checkpoint yet; the same command begins anew"
             raise KeyboardInterrupt(f"interrupted: {out} {what}") from error
     best = agent.training["validation"]
     console.print(
