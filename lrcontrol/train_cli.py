@@ -161,8 +161,8 @@ def run_train(options: TrainOptions) -> int:
             )
         except KeyboardInterrupt as error:
             kept = Checkpoints(Path(out)).newest() is not None
-            what = "a checkpoint; the same command goes on" if kept else "no checkpoint yet; the same command begins anew"
-            raise KeyboardInterrupt(f"interrupted: {out} holds {what}") from error
+            what, then = ("a checkpoint", "goes on") if kept else ("no checkpoint yet", "begins anew")
+            raise KeyboardInterrupt(f"interrupted: {out} holds {what}; the same command {then}") from error
     best = agent.training["validation"]
     console.print(
         f"best on validation: loss {best['mean_loss']:.4f}, at the worst start {best['worst_loss']:.4f}, after "
