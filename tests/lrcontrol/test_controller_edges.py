@@ -115,7 +115,6 @@ def test_a_loss_that_falls_below_zero_is_warned_of_once_where_the_agent_sees_its
     controller = LRController(opt, "learned", total_steps=10)
     with pytest.warns(UserWarning, match=r"below 0, to -0\.5"):
         run(net, opt, controller, 3, on_loss=lambda step, loss: loss if step < 2 else loss * 0.0 - 0.5)
-    net, opt = small(momentum=0.9)
     with warnings.catch_warnings(action="error"):
         run(net, opt, controller, 1, on_loss=lambda step, loss: loss * 0.0 - 0.5)
         blind = LRController(opt, "constant")
