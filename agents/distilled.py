@@ -1,4 +1,4 @@
-"""``distilled``: what the learned network does, as two lines that can be read: one for SGD, one for AdamW."""
+"""``distilled``: what the learned agent does, as lines that can be read: two for SGD, two for AdamW."""
 
 from __future__ import annotations
 
@@ -13,56 +13,88 @@ from lrcontrol.agents.learned import learned
 from lrcontrol.agents.network import Network
 from lrcontrol.agents.trained import TrainedAgent
 
-# For SGD ``learned`` is a line, here rounded; for the others this is the least-squares line through the actions of a
-# network on tasks that it was trained on, from when that network drove SGD as well (experiments/learned/figures.py
-# prints both anew). Read: the step relative to the parameters is driven towards a length that grows with the agreement
-# of gradients, and shrinks when the loss is above its best; the further the rate has come from where it began, the less
-# of that. With SGD it is the length at the schedule's peak, so that the schedule is followed. Where the loss is far
-# below the first, rates run away in long runs: the terms of far_below_first are against that, and put in by hand.
-SGD = {
-    "bias": -2.39,
-    "relative_peak": -0.57,
-    "above_best": -1.68,
-    "grad_cosine": 1.05,
-    "log_level": -1.26,
-    "loss_vs_fast": 0.87,
-    "fast_vs_slow": -0.54,
-    "possible_decrease": -1.21,
-    "below_first": -0.69,
-    "budget_left": -0.08,
-    "far_below_first": 0.5,
+# log2 of what multiplies the rate and 1 − β at a decision. For SGD ``learned`` is two lines, here rounded; for the
+# others these are the least-squares lines through its actions on tasks that it was trained on.
+# experiments/learned/figures.py prints them anew.
+SGD: Mapping[str, Mapping[str, float]] = {
+    "lr": {
+        "bias": -1.40,
+        "relative_peak": -0.40,
+        "above_best": -1.57,
+        "grad_cosine": -0.24,
+        "log_level": -0.58,
+        "loss_vs_fast": 0.52,
+        "fast_vs_slow": -0.21,
+        "possible_decrease": -1.14,
+        "below_first": -0.53,
+        "budget_left": 0.07,
+        "log_one_minus_momentum": 0.32,
+        "far_below_first": 0.5,
+    },
+    "momentum": {
+        "bias": -0.35,
+        "relative_peak": 0.24,
+        "above_best": -0.07,
+        "grad_cosine": 0.24,
+        "log_level": -0.13,
+        "loss_vs_fast": -0.25,
+        "fast_vs_slow": -0.12,
+        "possible_decrease": -0.52,
+        "below_first": 0.03,
+        "budget_left": -0.53,
+        "log_one_minus_momentum": -1.12,
+    },
 }
-ADAPTIVE = {
-    "bias": -2.16,
-    "loss_change": 0.03,
-    "loss_vs_fast": 0.68,
-    "fast_vs_slow": -0.55,
-    "above_best": -1.13,
-    "below_first": 0.10,
-    "grad_cosine": 0.54,
-    "predicted_decrease": 0.05,
-    "relative_step": -1.30,
-    "log_level": -0.69,
-    "budget_left": 0.40,
-    "far_below_first": 0.1,
+ADAPTIVE: Mapping[str, Mapping[str, float]] = {
+    "lr": {
+        "bias": -2.16,
+        "loss_change": 0.03,
+        "loss_vs_fast": 0.68,
+        "fast_vs_slow": -0.55,
+        "above_best": -1.13,
+        "below_first": 0.10,
+        "grad_cosine": 0.54,
+        "predicted_decrease": 0.05,
+        "relative_step": -1.30,
+        "log_level": -0.69,
+        "budget_left": 0.40,
+        "log_one_minus_momentum": 0.0,
+        "far_below_first": 0.1,
+    },
+    "momentum": {
+        "bias": -1.48,
+        "loss_change": -0.23,
+        "loss_vs_fast": -0.10,
+        "fast_vs_slow": 0.33,
+        "above_best": 0.07,
+        "below_first": 0.07,
+        "grad_cosine": -0.01,
+        "predicted_decrease": -0.16,
+        "relative_step": -0.15,
+        "log_level": 0.41,
+        "budget_left": 0.29,
+        "log_one_minus_momentum": -1.50,
+    },
 }
 
 
 @functools.cache
 def distilled() -> TrainedAgent:
-    """Return the agent that multiplies the rate by 2 to the power of a line through its features, held to −1..1.
+    """Return the agent that multiplies the rate and 1 − β by 2 to the power of lines through its features.
 
-    Schedule and start are those of ``learned``; the initial rate is not looked at.
+    The powers are held to −1..1. Schedule and start are those of ``learned``; the initial rate is not looked at.
     """
-    both = merge(_line(SGD), _line(ADAPTIVE))
+    both = merge(_lines(SGD), _lines(ADAPTIVE))
     return replace(both, name="distilled", training={})
 
 
-def _line(weights: Mapping[str, float]) -> TrainedAgent:
-    features = tuple(name for name in weights if name != "bias")
+def _lines(lines: Mapping[str, Mapping[str, float]]) -> TrainedAgent:
+    features = tuple(dict.fromkeys(name for line in lines.values() for name in line if name != "bias"))
     tensors = {
-        "layers.0.weight": np.array([[weights[name] for name in features]], np.float32),
-        "layers.0.bias": np.array([weights["bias"]], np.float32),
+        "layers.0.weight": np.array(
+            [[line.get(name, 0.0) for name in features] for line in lines.values()], np.float32
+        ),
+        "layers.0.bias": np.array([line["bias"] for line in lines.values()], np.float32),
     }
     needs = {**learned().needs, "features": features}
-    return TrainedAgent("line", needs, Network(tensors, "tanh", "clip", (1,)), "least squares", {})
+    return TrainedAgent("lines", needs, Network(tensors, "tanh", "clip", (1,) * len(lines)), "least squares", {})

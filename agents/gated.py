@@ -1,12 +1,14 @@
-"""One agent of two: one for SGD and one for optimizers that scale each parameter's step by themselves, such as AdamW.
+"""One agent of two: their sum, or one for SGD and one for optimizers that scale each parameter's step, such as AdamW.
 
-The feature ``adaptive`` is the gate: under the other kind of optimizer the units of a network are driven so far into
-saturation that they say −1 exactly, whatever else they see, and a unit of the gate's own takes that away again.
+In the latter the feature ``adaptive`` is the gate: under the other kind of optimizer the units of a network are driven
+so far into saturation that they say −1 exactly, whatever else they see, and a unit of the gate's own takes that away
+again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,7 +18,7 @@ from lrcontrol.envs.errors import InputError
 from lrcontrol.envs.features import LIMIT, Array
 
 SURE = 10.0  # tanh of it is 1 in single precision
-SCALE = 32.0  # a line z is 32 tanh(z / 32), to 3e-4 where it counts, between −1 and 1
+SCALE = 128.0  # a line z is 128 tanh(z / 128), to 6e-4 for z in −3..3
 
 Layers = tuple[Array, Array, Array, Array]
 
@@ -35,10 +37,30 @@ def _layers(agent: TrainedAgent, names: Sequence[str]) -> Layers:
     return spread, bias, output, last
 
 
-def _gate_for(part: Layers) -> float:
-    """Return the power of two that no sum of a unit can make good, with features within their limits."""
-    most = (np.abs(part[0]).sum(axis=1) * LIMIT + np.abs(part[1])).max() + SURE
-    return float(2.0 ** np.ceil(np.log2(most)))
+def _gates_for(part: Layers) -> Array:
+    """Return for each unit the power of two that its sum cannot make good, with features within their limits."""
+    most = np.abs(part[0]).sum(axis=1) * LIMIT + np.abs(part[1]) + SURE
+    return np.asarray(2.0 ** np.ceil(np.log2(most)))
+
+
+def add(base: TrainedAgent, correction: TrainedAgent) -> TrainedAgent:
+    """Return the agent that answers the sum of two, held to −1..1 after the sum.
+
+    Args:
+        base: a line, or a network of one layer of tanh units, that sees no more than ``correction`` does; where it has
+            fewer outputs they are the first.
+        correction: another; the sum has its name, settings and training.
+    """
+    first, second = (_layers(agent, correction.needs["features"]) for agent in (base, correction))
+    missing = len(second[3]) - len(first[3])
+    tensors = {
+        "layers.0.weight": np.concatenate([first[0], second[0]]),
+        "layers.0.bias": np.concatenate([first[1], second[1]]),
+        "layers.1.weight": np.concatenate([np.pad(first[2], ((0, missing), (0, 0))), second[2]], axis=1),
+        "layers.1.bias": np.pad(first[3], (0, missing)) + second[3],
+    }
+    small = {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
+    return replace(correction, network=Network(small, "tanh", "clip", correction.network.sizes))
 
 
 def merge(sgd: TrainedAgent, adaptive: TrainedAgent) -> TrainedAgent:
@@ -56,8 +78,8 @@ def merge(sgd: TrainedAgent, adaptive: TrainedAgent) -> TrainedAgent:
         raise InputError(f"agents {sgd.name!r} and {adaptive.name!r} have different settings: {needs[0]}, {needs[1]}")
     names = [*dict.fromkeys([*sgd.needs["features"], *adaptive.needs["features"]]), "adaptive"]
     first, second = _layers(sgd, names), _layers(adaptive, names)
-    shut = _gate_for(second)
-    first[0][:, -1] -= _gate_for(first)
+    shut = _gates_for(second)
+    first[0][:, -1] -= _gates_for(first)
     second[0][:, -1] += shut
     gate = np.zeros((1, len(names)))
     gate[0, -1] = 2.0 * SURE

@@ -60,7 +60,7 @@ class Settings:
         lr0_range: where initial rates are drawn from, log-uniformly; None is the task's range for the optimizer.
         start: a range, in natural units (``lrcontrol.envs.features.natural_rate``), from which the initial rate is
             drawn log-uniformly, whatever lr0 is; None starts from lr0.
-        momentum: initial β; None is 0.9 for AdamW and wherever momentum is controlled, else 0.
+        momentum: initial β; None is 0.9 for AdamW and 0 for SGD, whether an agent moves it or not.
         lr_limits, momentum_limits: lowest and highest values; whatever an action asks for is clipped to them.
         weight_decay: AdamW's.
         smoothing: of the gradient's size: ``"task"`` for the task's own, None for none, or a Smoothing.
@@ -192,7 +192,7 @@ class Settings:
         """β before the first decision."""
         if self.momentum is not None:
             return self.momentum
-        return 0.9 if self.optimizer == "adamw" or "momentum" in self.hyperparameters else 0.0
+        return 0.9 if self.optimizer == "adamw" else 0.0
 
     @classmethod
     def make(cls, arguments: Mapping[str, Any]) -> Settings:

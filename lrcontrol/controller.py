@@ -97,7 +97,7 @@ class LRController(ReduceLROnPlateau):
             raise InputError(f"sample {sample} is not positive: give a number of parameters, or None for all")
         rates = Rates(optimizer, per_group)
         super().__init__(optimizer)
-        self.agent = find_agent(agent, hyperparameters)
+        self.agent = find_agent(agent, hyperparameters, rates)
         schedule = Schedule(base_schedule) if isinstance(base_schedule, str) else base_schedule
         settings = make_settings(self.agent, interval, total_steps, min_lr, max_lr, schedule)
         moved = moves_momentum(self.agent, hyperparameters, rates)

@@ -11,6 +11,7 @@ from typing import Any
 
 from lrcontrol.agents import Agent, make_agent
 from lrcontrol.agents.base import PolicyPredictor
+from lrcontrol.agents.learned import for_rate_alone
 from lrcontrol.controller_rates import Rates, unwrapped
 from lrcontrol.envs.errors import InputError
 from lrcontrol.envs.schedules import Schedule
@@ -39,24 +40,26 @@ class Budget:
         return schedule(min(step, total - 1), total)
 
 
-def find_agent(agent: str | Path | Agent | PolicyPredictor, hyperparameters: Sequence[str] | None) -> Agent:
+def find_agent(
+    agent: str | Path | Agent | PolicyPredictor, hyperparameters: Sequence[str] | None, rates: Rates
+) -> Agent:
     """Return the agent, moving the momentum too where ``hyperparameters`` ask for that and it can.
 
-    One that moves both may be asked for the rate alone.
+    One that moves both may be asked for the rate alone; for the optimizer's want of a momentum it moves that alone too.
 
     Raises:
         InputError: there is no such agent, or it moves other hyperparameters.
     """
     found = make_agent(agent)
     if hyperparameters is None:
-        return found
+        return found if rates.has_momentum else for_rate_alone(found)
     wanted, moved = tuple(hyperparameters), tuple(found.needs.get("hyperparameters", ("lr",)))
     if wanted == moved:
         return found
     if wanted in (RATE, BOTH) and is_dataclass(found) and has_choice(found):
         return replace(found, momentum=wanted == BOTH)
     if wanted == RATE and moved == BOTH:
-        return found
+        return for_rate_alone(found)
     raise InputError(f"hyperparameters {wanted}: agent {found.name!r} moves {moved}; leave them out, or choose another")
 
 

@@ -12,11 +12,13 @@ from torch import Tensor
 
 from lrcontrol.controller_packs import Pack, Slot, flat_size, packs
 from lrcontrol.controller_rates import Rates, unwrapped
+from lrcontrol.controller_rehearsal import can_rehearse, rehearse, rehearse_pack
 from lrcontrol.controller_updates import MEMORIES, kind_of, sgd_weights, update_of, with_momentum
 from lrcontrol.envs.features import Array
 
 MEASURES = frozenset({"grad_sq", "grad_dot_memory", "memory_sq", "grad_dot_update", "update_sq", "param_sq"})
-STATES = {"sgd": ("momentum_buffer",), "adam": ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"), "unknown": ()}
+MOVES = frozenset({"grad_dot_update", "update_sq"})
+STATES = {"sgd": ("momentum_buffer",), "adam": ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")}
 
 
 class Part(NamedTuple):
@@ -58,24 +60,30 @@ class Measurer:
         sample: about how many numbers of each tensor kind to read, where there are more; None is all.
 
     Attributes:
-        adaptive: whether the optimizer scales each parameter's step by itself: all do but SGD and what is made of it.
+        rehearses: whether it is one whose coming step is seen in a rehearsal.
+        adaptive: whether the optimizer scales each parameter's step by itself: all do but SGD, ASGD and their like.
         last_gradient: the copies, by the parameters' numbers; empty where none are kept.
     """
 
     def __init__(self, rates: Rates, keeps_gradient: bool, sample: int | None = None) -> None:
         self.rates, self.keeps_gradient, self.sample = rates, keeps_gradient, sample
         self.kind = kind_of(unwrapped(rates.optimizer))
-        self.adaptive = not isinstance(unwrapped(rates.optimizer), torch.optim.SGD)
+        self.rehearses = self.kind == "unknown" and can_rehearse(rates.optimizer)
+        self.adaptive = not isinstance(unwrapped(rates.optimizer), (torch.optim.SGD, torch.optim.ASGD))
         self.last_gradient: list[Tensor | None] = []
 
     def params(self) -> list[Tensor]:
         """Return all parameters, in the order of the groups."""
         return [param for group in self.rates.groups for param in group["params"]]
 
-    def slots(self, momentum: float | None = None) -> list[Slot]:
-        """Return the parameters that have a gradient, under the present momentum or another one."""
+    def slots(self, momentum: float | None = None, moves: bool = False) -> list[Slot]:
+        """Return the parameters that have a gradient, under the present momentum or another one.
+
+        With ``moves`` the updates are to be told from what they hold.
+        """
+        seen = rehearse(self.rates, momentum) if moves and self.rehearses else {}
         states: dict[Tensor, dict[str, Any]] = unwrapped(self.rates.optimizer).state
-        kept = (*STATES[self.kind], "step")
+        kept = (*STATES.get(self.kind, ()), "step")
         found, number = [], -1
         for group, ratio, row in zip(self.rates.groups, self.rates.ratios, self.rates.rows, strict=True):
             shown = group if momentum is None else with_momentum(group, momentum)
@@ -88,9 +96,9 @@ class Measurer:
                 memory = next((state[name] for name in MEMORIES if name in state), None)
                 if memory is None and number < len(self.last_gradient):
                     memory = self.last_gradient[number]
-                state = {name: state[name] for name in kept if name in state}
-                found.append(Slot(param, grad, shown, ratio, state, memory, row))
-        if self.kind == "adam":
+                state = {name: v for name, v in state.items() if name in kept or self.kind == "elementwise"}
+                found.append(Slot(param, grad, shown, ratio, state, memory, row, update=seen.get(param)))
+        if self.kind in ("adam", "elementwise"):
             _number_steps(found)
         return found
 
@@ -124,7 +132,7 @@ class Measurer:
         wanted &= MEASURES
         if not wanted:
             return {}
-        slots = self.slots()
+        slots = self.slots(moves=bool(wanted & MOVES))
         every = 1 if self.sample is None else max(1, sum(slot.grad.numel() for slot in slots) // self.sample)
         parts = [self._reduce(pack, wanted) for pack in packs(slots, every)]
         totals: dict[tuple[str, int], float] = {}
@@ -136,28 +144,34 @@ class Measurer:
 
     def _reduce(self, pack: Pack, wanted: frozenset[str]) -> Part:
         """Return norms and products over a pack, loading what they take at once."""
-        moves = "grad_dot_update" in wanted or "update_sq" in wanted
+        moves = bool(wanted & MOVES)
         weights = self._weights(pack) if moves else None
         remembers = "grad_dot_memory" in wanted or (weights is not None and weights[0] != 0.0)
         parts = ["grad"] if moves or "grad_sq" in wanted or remembers else []
         parts += ["memory"] if remembers and "memory" in pack else []
         parts += ["param"] if "param_sq" in wanted else []
         by_hand = moves and weights is None
-        pack.load([*parts, *STATES[self.kind]] if by_hand else parts)
+        pack.load([*parts, "update", *STATES.get(self.kind, ())] if by_hand else parts)
         factor, rows, products = 1.0, [pack[name] for name in parts], {}
         if "memory" in parts:
             products["grad_dot_memory"] = torch.dot(pack["grad"], pack["memory"])
         if by_hand:
-            update, factor = update_of(self.kind, pack)
+            update, factor = self._update(pack)
             products["grad_dot_update"] = torch.dot(pack["grad"], update)
             parts, rows = [*parts, "update"], [*rows, update]
         norms = zip(parts, torch._foreach_norm(rows), strict=True)
         return Part(pack.first.row, pack.weight, weights, factor, {**dict(norms), **products})
 
+    def _update(self, pack: Pack) -> tuple[Tensor, float]:
+        """Return (w, c) with u = c · w for a pack."""
+        if self.kind == "elementwise":
+            return rehearse_pack(type(unwrapped(self.rates.optimizer)), pack), 1.0
+        return update_of(self.kind, pack)
+
     def _weights(self, pack: Pack) -> tuple[float, float] | None:
         """Return (a, b) where u = a · memory + b · g, whose measures then need no further pass, else None."""
         if self.kind == "unknown":
-            return 0.0, pack.first.ratio
+            return None if "update" in pack else (0.0, pack.first.ratio)
         if self.kind != "sgd" or pack.group["weight_decay"] or pack.group["maximize"]:
             return None
         old, new = sgd_weights(pack)
@@ -166,10 +180,10 @@ class Measurer:
     @torch.no_grad()
     def updates(self, momentum: float | None = None) -> list[tuple[Tensor, Tensor]]:
         """Return (parameter, u), u in the parameter's shape and float32 or better, for all that have a gradient."""
-        slots = self.slots(momentum)
+        slots = self.slots(momentum, moves=True)
         rows: dict[int, Tensor] = {}
         for pack in packs(slots):
-            (update, factor), at = update_of(self.kind, pack), 0
+            (update, factor), at = self._update(pack), 0
             for slot, start, stop, _ in pack.pieces:
                 row = rows.setdefault(id(slot), update.new_empty(flat_size(slot.grad)))
                 torch.mul(update[at : at + stop - start], factor, out=row[start:stop])

@@ -16,12 +16,15 @@ SIZES_CPU, SIZES_OTHER = (1 << 18, 1 << 14), (1 << 24, 1 << 20)
 # Where only a sample is taken: rows and columns of a weight differ, so many short chunks tell more than few long ones;
 # and small parameters, the last layer's above all, have the largest gradients, so those are taken whole.
 CHUNK, WHOLE = 32, 1 << 13
-PARTS = ("grad", "param", "memory")
+PARTS = ("grad", "param", "memory", "update")
 
 
 @dataclass
 class Slot:
-    """A parameter that has a gradient, all that its step is made from, and the step's number, from 1, for Adam."""
+    """A parameter that has a gradient, all that its step is made from, and the step's number, from 1, for Adam.
+
+    The update is there where it was seen in a rehearsal.
+    """
 
     param: Tensor
     grad: Tensor
@@ -31,9 +34,10 @@ class Slot:
     memory: Tensor | None
     row: int = 0
     step: float = 1.0
+    update: Tensor | None = None
 
     def part(self, name: str) -> Tensor:
-        """Return ``grad``, ``param``, ``memory`` or an entry of the optimizer's state."""
+        """Return one of ``PARTS`` or an entry of the optimizer's state."""
         found = getattr(self, name) if name in PARTS else self.state[name]
         assert isinstance(found, Tensor)
         return found
@@ -85,7 +89,7 @@ class Pack:
         return name in self.first.state or (name in PARTS and getattr(self.first, name) is not None)
 
     def __getitem__(self, name: str) -> Tensor:
-        """Return ``grad``, ``param``, ``memory`` or an entry of the optimizer's state, (N,), in float32 or better."""
+        """Return one of ``PARTS`` or an entry of the optimizer's state, (N,), in float32 or better."""
         if self._key(name) not in self._rows:
             self.load([name])
         return self._rows[self._key(name)]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import SupportsFloat, TypeAlias
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from lrcontrol.controller_measures import gradient_of
 from lrcontrol.controller_packs import flat, floating
+from lrcontrol.controller_rehearsal import same_randomness
 from lrcontrol.envs.errors import InputError
 
 Closure: TypeAlias = Callable[[], SupportsFloat]
@@ -68,19 +68,12 @@ def try_steps(trials: list[Trial], closure: Closure, device: torch.device) -> li
         for rate, pairs in trials:
             for (param, value), (_, update) in zip(kept, pairs, strict=True):
                 torch.sub(value, update, alpha=rate, out=param)
-            with _same_randomness(device):
+            with same_randomness(device):
                 losses.append(loss_value(closure(), device))
     finally:
         for param, value in kept:
             param.copy_(value)
     return losses
-
-
-@contextmanager
-def _same_randomness(device: torch.device) -> Iterator[None]:
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        yield
 
 
 RESOLUTION = 4.0 * 2.0**-23  # what a mean in float32 can tell, relative to the loss

@@ -105,7 +105,7 @@ class Snapshot:
         states = unwrapped(optimizer).state
         self.params = [param.detach().clone() for param in params]
         self.buffers = [] if module is None else [buffer.detach().clone() for buffer in module.buffers()]
-        self.states = [_copy(states.get(param, {})) for param in params]
+        self.states = [copied(states.get(param, {})) for param in params]
 
     @property
     def bytes(self) -> int:
@@ -120,7 +120,7 @@ class Snapshot:
         for param, value, state in zip(params, self.params, self.states, strict=True):
             param.copy_(value)
             if state:
-                _put_back(states[param], state)
+                put_back(states[param], state)
             else:
                 states.pop(param, None)
         for buffer, value in zip([] if module is None else module.buffers(), self.buffers, strict=True):
@@ -143,18 +143,19 @@ class Snapshot:
         made = cls.__new__(cls)
         made.params = [value.to(param.device, copy=True) for value, param in zip(state["params"], params, strict=True)]
         made.buffers = [value.clone() for value in state["buffers"]]
-        made.states = [_copy(entries) for entries in state["states"]]
+        made.states = [copied(entries) for entries in state["states"]]
         return made
 
 
-def _copy(state: dict[str, Any]) -> dict[str, Any]:
+def copied(state: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy of an optimizer's state of a parameter, or of a group's values."""
     return {name: _cloned(value) for name, value in state.items()}
 
 
 def _cloned(value: Any) -> Any:
-    """Return a copy of a tensor, or of a list of them, as LBFGS keeps."""
-    if isinstance(value, list):
-        return [_cloned(entry) for entry in value]
+    """Return a copy of a tensor, or of a list of them, as LBFGS keeps, or a pair, as betas are."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(_cloned(entry) for entry in value)
     return value.detach().clone() if isinstance(value, Tensor) else value
 
 
@@ -165,7 +166,8 @@ def _tensors(value: Any) -> list[Tensor]:
     return [value] if isinstance(value, Tensor) else []
 
 
-def _put_back(now: dict[str, Any], kept: dict[str, Any]) -> None:
+def put_back(now: dict[str, Any], kept: dict[str, Any]) -> None:
+    """Make a state what a copy of it says, in place where its tensors are the same."""
     for name in [name for name in now if name not in kept]:
         del now[name]
     for name, value in kept.items():

@@ -6,7 +6,8 @@ The update u is what the optimizer will step along, divided by the reference rat
   Nesterov g + β v. Only with ``dampening`` equal to ``momentum``, the environment's form, does lr keep its scale
   whatever β is.
 - Adam and AdamW: the bias-corrected m / (sqrt(s) + ε), AMSGrad and either kind of weight decay included.
-- Any other optimizer, and subclasses of these, which may step otherwise: u = g, their true update being unknown.
+- Any other optimizer, and subclasses of these, which may step otherwise: what it does in a rehearsal
+  (``lrcontrol.controller_rehearsal``); u = g where there can be none.
 
 A group with a rate of its own enters u with the ratio of that rate to the reference.
 """
@@ -19,13 +20,15 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from lrcontrol.controller_packs import Pack
 from lrcontrol.controller_rates import Group, gain_of, moved
+from lrcontrol.controller_rehearsal import ELEMENTWISE
 
 MEMORIES = ("momentum_buffer", "exp_avg")
 
 
 def kind_of(optimizer: Optimizer) -> str:
-    """Return ``sgd``, ``adam`` or ``unknown``: which update is known."""
+    """Return ``sgd``, ``adam``, ``elementwise`` or ``unknown``: how its update is found."""
     kinds: dict[type[Optimizer], str] = {SGD: "sgd", Adam: "adam", AdamW: "adam"}
+    kinds |= dict.fromkeys(ELEMENTWISE, "elementwise")
     return kinds.get(type(optimizer), "unknown")
 
 
@@ -42,9 +45,9 @@ def sgd_weights(pack: Pack) -> tuple[float, float]:
 
 
 def update_of(kind: str, pack: Pack) -> tuple[Tensor, float]:
-    """Return (w, c) with u = c · w for a pack; w may be the gradient itself."""
+    """Return (w, c) with u = c · w for a pack that steps by a formula, or was seen; w may be the gradient itself."""
     if kind == "unknown":
-        return pack["grad"], pack.first.ratio
+        return (pack["update"], 1.0) if "update" in pack else (pack["grad"], pack.first.ratio)
     grad = -pack["grad"] if pack.group["maximize"] else pack["grad"]
     decay = float(pack.group["weight_decay"])
     decoupled = bool(pack.group.get("decoupled_weight_decay", False))

@@ -52,7 +52,7 @@ CONTROLLERS = (
     *PATIENT,
     *("hillclimb", "hillclimb:factor=2", "bandit", "random", "schedule:kind=one-cycle,start=0.3"),
 )
-LEARNED = ("learned", "distilled", "blind", "replay:of=learned")
+LEARNED = ("learned", "learned:momentum=false", "distilled", "blind", "replay:of=learned")
 OPTIMIZERS = (
     *("adamw", "nadamw", "dog", "cocob", "prodigy", "dadapt-sgd", "dadapt-adam", "schedulefree-sgd"),
     *("schedulefree-adamw", "hypergradient-sgd", "hypergradient-sgd:additive=true", "hypergradient-adam"),
@@ -279,7 +279,7 @@ def payoff(options: Options) -> list[dict[str, Any]]:
 
     The seconds of a run are those of the table that is there, where the study's cells are not.
     """
-    training, rows = TrainedAgent.load(FOLDERS[False]).training, []
+    trained, rows = [TrainedAgent.load(folder).training for folder in FOLDERS.values()], []  # one begins at the other
     before = {(row["task"], row["optimizer"], row["rival"]): row for row in read(options.out / "payoff.csv")}
     for task, optimizer in itertools.product(TASKS, BOTH):
         learned, folder = losses_of_learned(task, optimizer, options.out), options.folder / task / f"tuned-{optimizer}"
@@ -291,7 +291,7 @@ def payoff(options: Options) -> list[dict[str, Any]]:
             seconds = (
                 run_seconds(folder, rival) if there else float(before[task, optimizer, rival]["core_seconds_a_run"])
             )
-            trials, spent = trials_to_match(loss, starts), training[HALVES[optimizer]]["seconds"]
+            trials, spent = trials_to_match(loss, starts), sum(half[HALVES[optimizer]]["seconds"] for half in trained)
             row = {"task": task, "optimizer": optimizer, "rival": rival, "learned": loss, "rival_best": starts.min()}
             row |= {"trials_to_match": trials, "core_seconds_a_run": seconds}
             row["runs_to_pay_off"] = runs_to_pay_off(spent * TRAINING_CORES, seconds, trials)

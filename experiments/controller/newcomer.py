@@ -22,7 +22,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 GRID = [10.0 ** (half / 2.0) for half in range(-12, 3)]
 BAD = (1e-6, 10.0)
-AGENTS = ("learned", "learned:momentum=true", "schedule:kind=one-cycle,start=0.3", "hillclimb:factor=2")
+AGENTS = ("learned", "learned:momentum=false", "schedule:kind=one-cycle,start=0.3", "hillclimb:factor=2")
 OPTIMIZERS = {"digits": ("sgd", "adamw"), "mnist": ("sgd", "adamw"), "lightning_module": ("sgd", "adamw")}
 
 # For each script, lines as they are and as they are with a controller; AGENT stands for the agent's spelling.

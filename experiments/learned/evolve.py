@@ -21,6 +21,7 @@ import torch
 import tyro
 from joblib import Parallel, delayed
 
+from lrcontrol.agents.gated import add
 from lrcontrol.agents.network import Network
 from lrcontrol.agents.trained import NEEDS, TrainedAgent
 from lrcontrol.envs.distributions import find_tasks
@@ -50,6 +51,7 @@ PENALTY = 5e-4  # on the squared weights: a policy of hard switches has no scale
 GAIN = 1.5  # of relative_step, at most, in a policy to begin with
 MOMENTA = {"sgd": (0.9, 0.9, 0.9, 0.95, 0.0), "adamw": (0.9, 0.9, 0.9, 0.95, 0.8)}  # to begin with
 FIRST_SEED = 1_500_000_000
+ELSEWHERE = ("out", "init", "base", "workers")  # options that say nothing without the machine
 
 
 @dataclass(frozen=True)
@@ -80,26 +82,39 @@ class Shape:
 
     def act(self, weights: np.ndarray, x: np.ndarray) -> np.ndarray:
         """Return the actions (K, outputs) of candidates (K, size) on observations (K, F), a row each."""
+        return np.clip(self.answer(weights, x), -1.0, 1.0)
+
+    def answer(self, weights: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """Return what the actions are before they are held to −1..1."""
         layers = self.split(weights)
         for number, (weight, bias) in enumerate(layers):
             x = np.einsum("koi,ki->ko", weight, x) + bias
             if number < len(layers) - 1:
                 x = np.tanh(x)
-        return np.clip(x, -1.0, 1.0)
+        return x
 
 
 class Candidates:
-    """K policies as one agent, each on a run of its own."""
+    """K policies as one agent, each on a run of its own; what a base answers on the same features is added to each."""
 
-    def __init__(self, weights: np.ndarray, shape: Shape, scale: np.ndarray) -> None:
+    def __init__(
+        self, weights: np.ndarray, shape: Shape, scale: np.ndarray, features: tuple[str, ...], base: Path | None
+    ) -> None:
         self.weights, self.shape, self.scale = weights, shape, scale
         self.name, self.needs = "candidates", {}
+        self.base = None if base is None else TrainedAgent.load(base)
+        seen = () if self.base is None else self.base.needs["features"]
+        self.columns = [features.index(name) for name in seen]
 
     def predict(
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
     ) -> Any:
         """Return the action of every candidate on its row."""
-        return self.shape.act(self.weights, (observation - self.scale[0]) / self.scale[1]), state
+        outputs = self.shape.answer(self.weights, (observation - self.scale[0]) / self.scale[1])
+        if self.base is not None:
+            added = self.base.network.outputs(observation[:, self.columns])[0]
+            outputs[:, : added.shape[1]] += added
+        return np.clip(outputs, -1.0, 1.0), state
 
 
 class Watched:
@@ -137,7 +152,7 @@ def rollout(
     off = float(np.exp(random.uniform(-1.0, 1.0) * np.log(options.spread)))
     fields = options.fields | {"task": task, "optimizer": optimizer, "momentum": momentum}
     settings = Settings.make(fields | {"start": (off * options.start,) * 2})
-    candidates = Watched(Candidates(weights, shape, scale))
+    candidates = Watched(Candidates(weights, shape, scale, options.features, options.base))
     over_all = options.objective == "mean"
     world = roll_out(candidates, settings, [1.0] * len(weights), 1, FIRST_SEED + number, "cpu", record=over_all)
     if over_all:
@@ -218,6 +233,9 @@ class Options:
 
     init: Path | None = None
     """Folder of a linear policy to begin with."""
+
+    base: Path | None = None
+    """Folder of an agent that sees no more than these features: the search is for what to add to its answers."""
 
     begin: dict[str, float] = field(default_factory=dict)
     """Weights of a linear policy to begin with, by feature, and its bias: relative_peak -1 bias -1.5."""
@@ -358,10 +376,17 @@ def save(options: Options, search: Search) -> None:
         tensors[f"layers.{number}.bias"] = bias.astype(np.float32)
     settings = Settings.make(options.fields)
     needs = {name: getattr(settings, name) for name in NEEDS}
-    training = {name: value for name, value in asdict(options).items() if name not in ("out", "init", "workers")}
+    training = {
+        name: value for name, value in asdict(options).items() if name not in ("out", "init", "base", "workers")
+    }
     training |= {"generations": search.done, "seconds": round(search.seconds)}
     network = Network(tensors, "tanh", "clip", (1,) * shape.outputs)
-    TrainedAgent(options.out.name, needs, network, "CMA-ES", training).save(options.out)
+    if options.base is None:
+        agent = TrainedAgent(options.out.name, needs, network, "CMA-ES", training)
+    else:
+        base = TrainedAgent.load(options.base)
+        agent = add(base, TrainedAgent(options.out.name, needs, network, "CMA-ES", training | {"base": base.training}))
+    agent.save(options.out)
 
 
 if __name__ == "__main__":

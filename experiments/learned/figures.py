@@ -5,9 +5,9 @@ python -m experiments.learned.figures
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,7 +16,7 @@ import tyro
 import lrcontrol
 from experiments.learned.evolve import Watched
 from experiments.learned.heldout import place
-from lrcontrol.agents import TrainedAgent, make_agent
+from lrcontrol.agents import Agent, TrainedAgent, make_agent
 from lrcontrol.agents.distilled import ADAPTIVE, SGD
 from lrcontrol.envs.distributions import find_tasks
 from lrcontrol.envs.settings import Settings
@@ -24,7 +24,7 @@ from lrcontrol.rollouts import roll_out, settings_for
 
 HERE = Path(__file__).parent
 SOURCES = ("random-digits", "random-synthetic")
-READ = {"sgd": SGD, "adamw": ADAPTIVE}  # the features that each half of the agent reads
+READ = {"sgd": SGD, "adamw": ADAPTIVE}  # the features that each half of the agent reads, for each of its actions
 
 
 @dataclass(frozen=True)
@@ -72,10 +72,11 @@ def by_start(options: Options) -> None:
 
 
 def schedules(options: Options) -> None:
-    """Draw the rates taken on the held-out tasks beside the tuned one-cycle's."""
+    """Draw the rates taken on the held-out tasks beside the tuned one-cycle's, and the momenta below them."""
     tasks = [path.name for path in sorted(options.folder.iterdir()) if any(path.glob("*/learned"))]
-    figure, panels = plt.subplots(2, len(tasks), figsize=(3.0 * len(tasks), 5.2), layout="constrained", squeeze=False)
-    for row, optimizer in enumerate(("adamw", "sgd")):
+    size = (3.0 * len(tasks), 8.8)
+    figure, panels = plt.subplots(4, len(tasks), figsize=size, layout="constrained", squeeze=False, sharex="col")
+    for row, (optimizer, column) in enumerate(itertools.product(("adamw", "sgd"), ("lr", "momentum"))):
         for panel, task in zip(panels[row], tasks, strict=True):
             for agent, colour in (("schedule:kind=one-cycle", "tab:orange"), ("learned", "black")):
                 found = load(options.folder, task, optimizer, agent)
@@ -84,48 +85,48 @@ def schedules(options: Options) -> None:
                 rates, losses = mean_losses(found)
                 best = rates[int(losses.argmin())]
                 for run in range(min(3, found.manifest["config"]["runs"])):
-                    rows = _trace(found, best, run)
-                    panel.plot(rows, color=colour, linewidth=0.9, alpha=0.8, label=agent if run == 0 else None)
-            panel.set(yscale="log")
-            panel.set_title(f"{task}, {optimizer}", fontsize=8)
+                    values = _trace(found, best, run, column)
+                    panel.plot(values, color=colour, linewidth=0.9, alpha=0.8, label=agent if run == 0 else None)
+            panel.set(**({"yscale": "log"} if column == "lr" else {"ylim": (0.0, 1.0)}))
+            panel.set_title(f"{task}, {optimizer}" if column == "lr" else "", fontsize=8)
             panel.set_visible(bool(panel.lines))
+        panels[row][0].set_ylabel("learning rate" if column == "lr" else "momentum")
     panels[0][0].legend(frameon=False, fontsize=7)
-    panels[0][0].set_ylabel("learning rate")
-    figure.savefig(HERE / "schedules.png", dpi=120)
+    figure.savefig(HERE / "schedules.png", dpi=110)
 
 
-def _trace(results: lrcontrol.Results, rate: float, run: int) -> np.ndarray:
+def _trace(results: lrcontrol.Results, rate: float, run: int, column: str) -> np.ndarray:
     import pyarrow.compute as pc
 
     rows = results.traces.filter((pc.field("lr0") == rate) & (pc.field("run") == run))
-    return np.array(rows["lr"].to_pylist())
+    return np.array(rows[column].to_pylist())
 
 
 def actions() -> None:
-    """Draw the action against the features that move it most, the others at their middle."""
+    """Draw with AdamW both actions against the features that move them most, the others at their middle."""
     agent = make_agent("learned")
-    assert isinstance(agent, TrainedAgent)
     names = list(agent.needs["features"])
-    middle = observations(agent, "adamw")
-    figure, panels = plt.subplots(1, 3, figsize=(10.5, 3.2), layout="constrained", sharey=True)
-    ranges: dict[str, tuple[float, float]] = {
-        "log_level": (-1.0, 1.5),
-        "fast_vs_slow": (-1.0, 0.6),
-        "grad_cosine": (-0.5, 0.9),
-    }
-    for panel, (name, (low, high)) in zip(panels, ranges.items(), strict=True):
-        x, y = np.linspace(low, high, 60), np.linspace(-4.5, 0.5, 60)
-        grid = np.tile(np.median(middle, axis=0), (3600, 1))
-        grid[:, names.index(name)], grid[:, names.index("relative_step")] = np.tile(x, 60), np.repeat(y, 60)
-        drawn = agent.predict(grid.astype(np.float32))[0].reshape(60, 60)
+    middle = np.median(observations(agent, "adamw"), axis=0)
+    shown: tuple[tuple[str, tuple[float, float], str, tuple[float, float]], ...] = (
+        ("log_level", (-1.0, 1.5), "relative_step", (-4.5, 0.5)),
+        ("fast_vs_slow", (-1.0, 0.6), "relative_step", (-4.5, 0.5)),
+        ("grad_cosine", (-0.5, 0.9), "relative_step", (-4.5, 0.5)),
+        ("log_level", (-1.0, 1.5), "log_one_minus_momentum", (-2.0, 0.0)),
+    )
+    figure, panels = plt.subplots(1, len(shown), figsize=(13.5, 3.2), layout="constrained")
+    for panel, (across, xlim, up, ylim) in zip(panels, shown, strict=True):
+        x, y = np.linspace(*xlim, 60), np.linspace(*ylim, 60)
+        grid = np.tile(middle, (3600, 1))
+        grid[:, names.index(across)], grid[:, names.index(up)] = np.tile(x, 60), np.repeat(y, 60)
+        moved = int(up == "log_one_minus_momentum")
+        drawn = agent.predict(grid.astype(np.float32))[0][:, moved].reshape(60, 60)
         image = panel.pcolormesh(x, y, drawn, cmap="RdBu_r", vmin=-1, vmax=1)
-        panel.set(xlabel=name)
-    panels[0].set_ylabel("relative_step, log10(lr ‖u‖ / ‖θ‖)")
-    figure.colorbar(image, ax=panels, label="action, log2 of the multiplier")
+        panel.set(xlabel=across, ylabel=up, title=("learning rate", "1 − momentum")[moved])
+    figure.colorbar(image, ax=panels, label="log2 of the multiplier")
     figure.savefig(HERE / "actions.png", dpi=120)
 
 
-def observations(agent: TrainedAgent, optimizer: str) -> Any:
+def observations(agent: Agent, optimizer: str) -> np.ndarray:
     """Return what the agent sees on sixteen tasks of its training with an optimizer, (rows, F)."""
     tasks, watched = find_tasks(SOURCES), Watched(agent)
     for index in range(16):
@@ -134,19 +135,19 @@ def observations(agent: TrainedAgent, optimizer: str) -> Any:
     return np.concatenate(watched.seen)
 
 
-def line(agent: TrainedAgent, optimizer: str) -> str:
-    """Return how much of the action's variance its best line in what it reads explains, and that line."""
+def line(agent: TrainedAgent, optimizer: str, moved: str) -> str:
+    """Return how much of an action's variance its best line in what it reads explains, and that line."""
     x = observations(agent, optimizer)
-    action = agent.predict(x)[0][:, 0].astype(np.float64)
-    inside = np.abs(action) < 1.0
-    names = [name for name in READ[optimizer] if name != "bias"]
+    action = agent.predict(x)[0][:, agent.needs["hyperparameters"].index(moved)].astype(np.float64)
+    names = [name for name in READ[optimizer][moved] if name != "bias"]
     columns = [list(agent.needs["features"]).index(name) for name in names]
     design = np.column_stack([x[:, columns].astype(np.float64), np.ones(len(x))])
-    rows = inside if optimizer == "sgd" else np.ones(len(x), bool)  # where it is a line, what is cut off tells nothing
+    exact = optimizer == "sgd" or moved == "momentum"
+    rows = np.abs(action) < 1.0 if exact else np.ones(len(x), bool)  # of a line, what is cut off tells nothing
     weights = np.linalg.lstsq(design[rows], action[rows], rcond=None)[0]
     explained = 1.0 - np.var(action - np.clip(design @ weights, -1, 1)) / np.var(action)
     terms = " ".join(f"{weight:+.3f} {name}" for weight, name in zip(weights, [*names, "1"], strict=True))
-    return f"{optimizer}: a line explains {explained:.3f} of the action: {terms}"
+    return f"{optimizer}, {moved}: a line explains {explained:.3f} of the action: {terms}"
 
 
 def main(options: Options) -> int:
@@ -156,8 +157,9 @@ def main(options: Options) -> int:
     actions()
     agent = make_agent("learned")
     assert isinstance(agent, TrainedAgent)
-    for optimizer in READ:
-        print(line(agent, optimizer))
+    for optimizer, lines in READ.items():
+        for moved in lines:
+            print(line(agent, optimizer, moved))
     return 0
 
 

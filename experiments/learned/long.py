@@ -26,7 +26,7 @@ SEED = 100
 class Options:
     """Geometric mean and worst of the final training loss on digits-mlp; three minutes."""
 
-    agents: tyro.conf.Positional[tuple[str, ...]] = ("learned", "learned:momentum=true", "distilled")
+    agents: tyro.conf.Positional[tuple[str, ...]] = ("learned", "learned:momentum=false", "distilled")
     """Who is run from one rate; the schedules beside them are at their best of three."""
 
     steps: tuple[int, ...] = (1000, 3000, 10_000)

@@ -39,7 +39,7 @@ class Options:
 
 
 def braked(agent: TrainedAgent, weight: float) -> TrainedAgent:
-    """Return the agent with features that have a bound, and ``weight`` times ``BRAKE`` added to its output."""
+    """Return the agent with features that have a bound, and ``weight`` times ``BRAKE`` added to its first output."""
     features = (*(BOUNDED.get(name, name) for name in agent.needs["features"]), BRAKE)
     tensors = dict(agent.network.tensors)
     first = np.pad(tensors["layers.0.weight"], ((0, 0), (0, 1)))
@@ -50,7 +50,9 @@ def braked(agent: TrainedAgent, weight: float) -> TrainedAgent:
         unit[0, -1] = weight / SCALE
         first = np.concatenate([first, unit])
         tensors["layers.0.bias"] = np.append(tensors["layers.0.bias"], np.float32(0.0))
-        tensors["layers.1.weight"] = np.append(tensors["layers.1.weight"], np.float32([[SCALE]]), axis=1)
+        more = np.zeros((sum(agent.network.sizes), 1), np.float32)
+        more[0] = SCALE
+        tensors["layers.1.weight"] = np.append(tensors["layers.1.weight"], more, axis=1)
     tensors["layers.0.weight"] = first.astype(np.float32)
     network = Network(tensors, agent.network.activation, agent.network.head, agent.network.sizes)
     return replace(agent, needs={**agent.needs, "features": features}, network=network)

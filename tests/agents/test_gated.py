@@ -7,7 +7,7 @@ import pytest
 
 from experiments.learned.merge import braked
 from lrcontrol.agents import TrainedAgent, make_agent
-from lrcontrol.agents.gated import merge
+from lrcontrol.agents.gated import add, merge
 from lrcontrol.agents.network import Network
 from lrcontrol.envs import InputError
 
@@ -49,12 +49,28 @@ def test_agents_that_decide_otherwise_cannot_be_one():
         merge(agent(("grad_cosine",), 0, 1), agent(("grad_cosine",), 0, 1, interval=2))
 
 
+@pytest.mark.parametrize("units", [(8, 0), (0, 0), (5, 3)])
+@pytest.mark.parametrize("outputs", [(1, 2), (2, 2), (1, 1)])
+def test_a_sum_answers_what_both_answer_together_and_is_cut_once(units, outputs):
+    names = ("grad_cosine", "loss_change", "relative_step")
+    base, correction = agent(names[1:], units[0], 1, outputs[0]), agent(names, units[1], 2, outputs[1])
+    total = add(base, correction)
+    assert (total.needs, total.name) == (correction.needs, correction.name)
+    x = np.random.default_rng(3).normal(size=(500, 3)).astype(np.float32)
+    expected = correction.network.outputs(x)[0].copy()
+    expected[:, : outputs[0]] += base.network.outputs(x[:, 1:])[0]
+    assert all(units) or (np.abs(expected) > 1.0).any()
+    np.testing.assert_allclose(total.predict(x)[0], np.clip(expected, -1.0, 1.0), atol=1e-3)
+
+
 @pytest.mark.parametrize("units", [0, 5])
-def test_the_brake_adds_its_term_to_what_an_agent_answers(units):
-    alone = agent(("fast_vs_best", "log_level"), units, 1)
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_the_brake_adds_its_term_to_what_an_agent_answers_for_the_rate(units, outputs):
+    alone = agent(("fast_vs_best", "log_level"), units, 1, outputs)
     both = braked(alone, 0.25)
     assert both.needs["features"] == ("above_best", "log_level", "far_below_first")
     random = np.random.default_rng(0)
     x = np.column_stack([random.normal(size=(50, 2)), -random.uniform(0.0, 5.5, 50)]).astype(np.float32)
-    found, expected = both.network.outputs(x)[0], alone.network.outputs(x[:, :2])[0] + 0.25 * x[:, 2:]
+    found, expected = both.network.outputs(x)[0], alone.network.outputs(x[:, :2])[0].copy()
+    expected[:, :1] += 0.25 * x[:, 2:]
     np.testing.assert_allclose(found, expected, atol=1e-3)
