@@ -4,7 +4,7 @@ How far the loss is above its best and below its first was in training without a
 features that have one, and lowers the rate by a term of its own where the loss is far below the first, so that runs
 longer than those of the training do not run away; runs that are not have the same rates as without.
 
-python -m experiments.learned.merge results/learned/sgd results/learned/network --out lrcontrol/agents/policies/learned
+    python -m experiments.learned.merge results/learned/sgd results/learned/adamw --out results/learned/learned
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from lrcontrol.agents.trained import TrainedAgent
 
 BOUNDED = {"fast_vs_best": "above_best", "fast_vs_first": "below_first"}
 BRAKE = "far_below_first"
-BRAKES = {"sgd": 0.5, "adaptive": 0.1}
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,12 @@ class Options:
 
     out: Path
     """Folder of the agent that is both."""
+
+    sgd_brake: float = 0.5
+    """What log2 of the rate's multiplier is lowered by for each log that the loss has fallen too far, with SGD."""
+
+    adaptive_brake: float = 0.25
+    """The same with the others."""
 
 
 def braked(agent: TrainedAgent, weight: float) -> TrainedAgent:
@@ -68,7 +73,8 @@ def formulas(agent: TrainedAgent) -> list[str]:
 
 def main(options: Options) -> int:
     """Merge, save, and print what the lines among the two say."""
-    halves = {kind: braked(TrainedAgent.load(getattr(options, kind)), by) for kind, by in BRAKES.items()}
+    brakes = {"sgd": options.sgd_brake, "adaptive": options.adaptive_brake}
+    halves = {kind: braked(TrainedAgent.load(getattr(options, kind)), by) for kind, by in brakes.items()}
     merge(**halves).save(options.out)
     for kind, half in halves.items():
         if half.network.depth == 1:
