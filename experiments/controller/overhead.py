@@ -2,8 +2,9 @@
 
     python experiments/controller/overhead.py [--steps 60] [--threads 1] [--batch 256]
 
-Writes overhead.csv beside this file, where rows of other sizes stay. Five minutes on one core. Steps with and without
-alternate one by one; their times are medians over groups of ten steps, so that decisions every ten steps count in full.
+Writes overhead.csv beside this file, where rows of other sizes, optimizers and agents stay. Five minutes on one core.
+Steps with and without alternate one by one; their times are medians over groups of ten steps, so that decisions every
+ten steps count in full.
 """
 
 import argparse
@@ -23,6 +24,13 @@ from lrcontrol.controller import LRController
 from lrcontrol.envs import DEFAULT_FEATURES, Schedule
 
 SIZES = {"1.5k": (64, 20, 10), "1M": (784, 690, 690, 10), "10M": (784, 2800, 2750, 10)}
+OPTIMIZERS = {
+    "sgd": lambda params: torch.optim.SGD(params, lr=1e-5, momentum=0.9, dampening=0.9),
+    "adamw": lambda params: torch.optim.AdamW(params, lr=1e-5),
+    "rmsprop": lambda params: torch.optim.RMSprop(params, lr=1e-5),
+    "nadam": lambda params: torch.optim.NAdam(params, lr=1e-5),
+    "adafactor": lambda params: torch.optim.Adafactor(params, lr=1e-5),
+}
 HERE = Path(__file__).parent
 
 
@@ -55,9 +63,7 @@ class Loop:
         torch.manual_seed(0)
         layers = [part for i in range(len(sizes) - 1) for part in (nn.Linear(sizes[i], sizes[i + 1]), nn.ReLU())]
         self.model = nn.Sequential(*layers[:-1])
-        arguments = {"lr": 1e-5} if optimizer == "adamw" else {"lr": 1e-5, "momentum": 0.9, "dampening": 0.9}
-        make = torch.optim.AdamW if optimizer == "adamw" else torch.optim.SGD
-        self.optimizer = make(self.model.parameters(), **arguments)
+        self.optimizer = OPTIMIZERS[optimizer](self.model.parameters())
         limits = {"max_lr": 1e-5}  # the data are noise, and a run that diverges decides nothing
         limits |= {} if agent is None or "sample" in agent or agent == "learned" else {"sample": None}
         self.controller = agent and LRController(self.optimizer, AGENTS[agent](), total_steps=10**6, **limits)
@@ -91,12 +97,14 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--sizes", nargs="+", default=list(SIZES))
+    parser.add_argument("--optimizers", nargs="+", default=["sgd", "adamw"])
+    parser.add_argument("--agents", nargs="+", default=list(AGENTS))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     rows = []
     for size in options.sizes:
-        for optimizer in ("sgd", "adamw"):
-            for agent in AGENTS:
+        for optimizer in options.optimizers:
+            for agent in options.agents:
                 bare, controlled = (Loop(SIZES[size], optimizer, a, options.batch) for a in (None, agent))
                 pairs = [(seconds(bare), seconds(controlled)) for _ in range(options.steps + 5)][5:]
                 without, controlled_step = (grouped([pair[i] for pair in pairs]) for i in (0, 1))
@@ -104,7 +112,8 @@ def main():
                 row = [size, optimizer, agent, options.threads, options.batch]
                 rows.append([*row, f"{1e3 * without:.3f}", f"{1e3 * added:.3f}", f"{added / without:.4f}"])
                 print(*rows[-1], sep="\t", flush=True)
-    write([row for row in read() if row[0] not in options.sizes] + rows)
+    new = {tuple(row[:3]) for row in rows}
+    write([row for row in read() if tuple(row[:3]) not in new] + rows)
 
 
 def read():

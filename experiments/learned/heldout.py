@@ -2,7 +2,7 @@
 
     python -m experiments.learned.heldout                  # all tasks
     python -m experiments.learned.heldout --optimizers sgd # the others' rows stay as they are
-    python -m experiments.learned.heldout --agent learned:momentum=true --suffix _momentum
+    python -m experiments.learned.heldout --agent learned:momentum=false --suffix _rate
 
 Each agent on each task and optimizer is a result folder below ``results/learned/heldout``; what is there is not done
 again. The tables are written from all that is there: heldout.csv task by task, overall.csv over the tasks, runs.parquet
@@ -91,7 +91,7 @@ def plan(task: str, optimizer: str, agent: str) -> dict[str, list[float]]:
     """Return the initial rates of every agent on a task."""
     grid = GRIDS[optimizer].get(task, [])
     natural = f"schedule:kind=one-cycle,start={STARTS[optimizer]:g}"
-    once = (natural, "learned", "distilled", "blind", f"replay:of={agent}")
+    once = (natural, "learned", "learned:momentum=false", "distilled", "blind", f"replay:of={agent}")
     agents = {agent: ENDS} | {name: ENDS[:1] for name in once if name != agent}
     if grid:
         agents |= {"constant": grid} | dict.fromkeys(TUNED if optimizer == "sgd" else TUNED[:1], grid)

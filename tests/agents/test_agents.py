@@ -40,13 +40,13 @@ SPELLINGS = {
 EVERY = [pytest.param(name, text, id=text) for name in AGENTS for text in SPELLINGS.get(name, [name])]
 
 
-def world_for(agent, rows):
-    world = World(Settings.make({"steps": 12, **agent.needs}), rows, device="cpu", record=True)
+def world_for(agent, rows, **settings):
+    world = World(Settings.make({"steps": 12, **agent.needs, **settings}), rows, device="cpu", record=True)
     return world, world.reset([run_seeds(row) for row in range(rows)], 0.1)
 
 
-def play(agent, rows, noise=None):
-    world, observation = world_for(agent, rows)
+def play(agent, rows, **settings):
+    world, observation = world_for(agent, rows, **settings)
     state, start, over = None, np.ones(rows, dtype=bool), False
     while not over:
         action, state = agent.predict(observation, state, start, deterministic=True)
@@ -183,7 +183,7 @@ def test_hillclimb_moves_momentum_by_the_same_rule_from_the_same_step():
     """With a plain module: the step along v(β) with lr, along v(β) with 1.1 lr, and along v(β') with lr."""
     from reference import initial_module, minibatches
 
-    trace = play(HillClimb(factor=1.1, momentum=True), 1)
+    trace = play(HillClimb(factor=1.1, momentum=True), 1, momentum=0.9)
     task = World(Settings(), 1, device="cpu").task
     module, data = initial_module(task, run_seeds(0)), minibatches(task, run_seeds(0))
     lr, beta, velocity = 0.1, 0.9, None

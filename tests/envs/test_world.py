@@ -195,10 +195,16 @@ def test_recursive_actions_multiply_and_limits_clip():
 
 
 def test_momentum_moves_through_one_minus_beta():
-    settings = Settings(hyperparameters=("lr", "momentum"), multipliers=(0.5, 1.0, 2.0), steps=9)
+    settings = Settings(hyperparameters=("lr", "momentum"), multipliers=(0.5, 1.0, 2.0), steps=9, momentum=0.9)
     world, _, _, _ = play(settings, [[[1, 0]], [[2, 0]], [[0, 2]]], lr0=0.1)
     np.testing.assert_allclose(world.trace["lr"][:3, 0], [0.1, 0.2, 0.1])
     np.testing.assert_allclose(world.trace["momentum"][:3, 0], [0.95, 0.975, 0.95])
+
+
+@pytest.mark.parametrize(("optimizer", "momentum"), [("sgd", 0.0), ("adamw", 0.9)])
+def test_momentum_begins_where_it_does_for_everyone_else(optimizer, momentum):
+    for moved in (("lr",), ("lr", "momentum")):
+        assert Settings(optimizer=optimizer, hyperparameters=moved).initial_momentum == momentum
 
 
 def test_anchored_actions_multiply_the_base_schedule_and_leave_no_trace():
