@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from experiments.tables import rounded, write
 from lrcontrol import LRController
-from lrcontrol.envs import digits
+from lrcontrol.envs.digits import digits
 
 HERE = Path(__file__).parent
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0)
