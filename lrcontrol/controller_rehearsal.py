@@ -20,11 +20,13 @@ from lrcontrol.controller_packs import Pack
 from lrcontrol.controller_rates import Rates, moved, put, unwrapped
 from lrcontrol.controller_safety import copied, put_back
 
-FINE, COARSE = 1e-3, 1.0  # rates to step with: small, as true ones are, but not below what 16 bits of a number tell
+# Rates to step with: 1, at which least is rounded away; or small, as true ones are, for what may not be linear in it.
+FINE, COARSE = 1e-3, 1.0
 ELEMENTWISE: tuple[type[Optimizer], ...] = (
     *(torch.optim.RMSprop, torch.optim.NAdam, torch.optim.RAdam, torch.optim.Adamax),
-    *(torch.optim.Adagrad, torch.optim.Adadelta, torch.optim.ASGD),
+    *(torch.optim.Adagrad, torch.optim.Adadelta),
 )
+OWN_RATES = (torch.optim.ASGD, torch.optim.Rprop)  # which step with rates that they keep in their state
 HOOKS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
 PLAIN = (bool, int, float, str, type(None))
 
@@ -32,10 +34,12 @@ PLAIN = (bool, int, float, str, type(None))
 def can_rehearse(optimizer: Optimizer) -> bool:
     """Return whether all that a step changes is known: parameters, groups, state, and plain numbers besides.
 
-    Those that call a closure themselves, as LBFGS does, and those that keep anything else, such as an optimizer inside,
-    are not stepped.
+    Those that call a closure themselves, as LBFGS does, those that keep anything else, such as an optimizer inside, and
+    those that do not step with the rate in their groups are not stepped.
     """
     optimizer = unwrapped(optimizer)
+    if isinstance(optimizer, OWN_RATES):
+        return False
     closure = inspect.signature(type(optimizer).step).parameters.get("closure")
     needs_closure = closure is not None and closure.default is inspect.Parameter.empty
     return not needs_closure and all(isinstance(value, PLAIN) for value in _own(optimizer).values())
@@ -51,10 +55,10 @@ def rehearse_pack(make: type[Optimizer], pack: Pack) -> Tensor:
     """
     first, param = pack.first, torch.nn.Parameter(pack["param"].clone())
     param.grad = pack["grad"].clone()
-    alone = make([param], lr=FINE)  # type: ignore[call-arg]
+    alone = make([param], lr=COARSE)  # type: ignore[call-arg]
     (group,) = alone.param_groups
     group |= {name: value for name, value in pack.group.items() if name != "params"}
-    group |= {"lr": FINE * first.ratio, "foreach": False, "fused": None}
+    group |= {"lr": COARSE * first.ratio, "foreach": False, "fused": None}
     if first.state:
         alone.state[param] = {
             name: (pack[name] if value.shape == first.param.shape else value).clone()
@@ -62,7 +66,7 @@ def rehearse_pack(make: type[Optimizer], pack: Pack) -> Tensor:
         }
     before = param.detach().clone()
     alone.step()
-    return (before - param.detach()).div_(FINE)
+    return (before - param.detach()).div_(COARSE)
 
 
 @torch.no_grad()
