@@ -52,7 +52,7 @@ CONTROLLERS = (
     *PATIENT,
     *("hillclimb", "hillclimb:factor=2", "bandit", "random", "schedule:kind=one-cycle,start=0.3"),
 )
-LEARNED = ("learned", "learned:momentum=false", "distilled", "blind", "replay:of=learned")
+LEARNED = ("learned", "distilled", "blind", "replay:of=learned")
 OPTIMIZERS = (
     *("adamw", "nadamw", "dog", "cocob", "prodigy", "dadapt-sgd", "dadapt-adam", "schedulefree-sgd"),
     *("schedulefree-adamw", "hypergradient-sgd", "hypergradient-sgd:additive=true", "hypergradient-adam"),
