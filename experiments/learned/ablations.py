@@ -135,7 +135,7 @@ def main(options: Options) -> int:
     names = options.names or (*changing(BASES[options.optimizer]), *LEARNERS)
     for name in names:
         search(name, options)
-    found = ("learned", *(str(options.folder / options.optimizer / name) for name in names))
+    found = ("learned:momentum=false", *(str(options.folder / options.optimizer / name) for name in names))
     return validate.main(validate.Options(found, optimizers=(options.optimizer,), out=options.out))
 
 
