@@ -13,7 +13,6 @@ POLICIES = Path(__file__).parent / "policies"
 FOLDERS = {True: POLICIES / "learned", False: POLICIES / "learned_rate"}
 
 
-@functools.cache
 def learned(momentum: bool = True) -> TrainedAgent:
     """Return the agent that was trained by ``experiments/learned`` on small made-up tasks.
 
@@ -23,6 +22,11 @@ def learned(momentum: bool = True) -> TrainedAgent:
     Args:
         momentum: move the momentum as well; without, another agent, for a momentum that stays what it is.
     """
+    return _loaded(momentum)
+
+
+@functools.cache
+def _loaded(momentum: bool) -> TrainedAgent:
     name = "learned" if momentum else "learned:momentum=false"
     return replace(TrainedAgent.load(FOLDERS[momentum]), name=name)
 

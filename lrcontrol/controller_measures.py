@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,7 +61,7 @@ class Measurer:
         sample: about how many numbers of each tensor kind to read, where there are more; None is all.
 
     Attributes:
-        rehearses: whether it is one whose coming step is seen in a rehearsal.
+        rehearses: whether the coming step is to be seen in a rehearsal, as far as that can be; once it failed, no more.
         adaptive: whether the optimizer scales each parameter's step by itself: all do but SGD, ASGD and their like.
         last_gradient: the copies, by the parameters' numbers; empty where none are kept.
     """
@@ -68,7 +69,7 @@ class Measurer:
     def __init__(self, rates: Rates, keeps_gradient: bool, sample: int | None = None) -> None:
         self.rates, self.keeps_gradient, self.sample = rates, keeps_gradient, sample
         self.kind = kind_of(unwrapped(rates.optimizer))
-        self.rehearses = self.kind == "unknown" and can_rehearse(rates.optimizer)
+        self.rehearses = self.kind == "unknown"
         self.adaptive = not isinstance(unwrapped(rates.optimizer), (torch.optim.SGD, torch.optim.ASGD))
         self.last_gradient: list[Tensor | None] = []
 
@@ -81,7 +82,7 @@ class Measurer:
 
         With ``moves`` the updates are to be told from what they hold.
         """
-        seen = rehearse(self.rates, momentum) if moves and self.rehearses else {}
+        seen = self._rehearsed(momentum) if moves and self.rehearses else {}
         states: dict[Tensor, dict[str, Any]] = unwrapped(self.rates.optimizer).state
         kept = (*STATES.get(self.kind, ()), "step")
         found, number = [], -1
@@ -102,11 +103,28 @@ class Measurer:
             _number_steps(found)
         return found
 
+    def _rehearsed(self, momentum: float | None) -> dict[Tensor, Tensor]:
+        """Return the updates, or nothing where they cannot be seen."""
+        optimizer = unwrapped(self.rates.optimizer)
+        if not can_rehearse(optimizer):
+            return {}
+        try:
+            return rehearse(self.rates, momentum)
+        except Exception as error:  # of a third party's step, and nothing is changed
+            self.rehearses = False
+            warnings.warn(
+                f"a step of {type(optimizer).__name__} that was to be taken back failed ({error!r}): from now on the "
+                f"gradient stands in for what it steps along",
+                stacklevel=6,
+            )
+            return {}
+
     def remember_gradient(self) -> None:
         """Copy the gradient of the step that is being taken, where the optimizer itself will keep nothing of it."""
         if not self.keeps_gradient:
             return
-        states = unwrapped(self.rates.optimizer).state.values()
+        entries = unwrapped(self.rates.optimizer).state
+        states = [entries[param] for param in self.params() if param in entries]
         has_buffer = self.kind == "adam" or (self.kind == "sgd" and bool(self.rates.momentum.any()))
         if has_buffer or any(name in state for state in states for name in MEMORIES):
             self.last_gradient = []

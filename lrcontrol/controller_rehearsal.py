@@ -20,29 +20,46 @@ from lrcontrol.controller_packs import Pack
 from lrcontrol.controller_rates import Rates, moved, put, unwrapped
 from lrcontrol.controller_safety import copied, put_back
 
-# Rates to step with: 1, at which least is rounded away; or small, as true ones are, for what may not be linear in it.
-FINE, COARSE = 1e-3, 1.0
+RATE = 1.0  # to step with: least of a step is rounded away then; all but Adafactor's are as long as the rate says
+ADAFACTOR_RATE = 1e-3  # its step is min(lr, 1 / √t) long
 ELEMENTWISE: tuple[type[Optimizer], ...] = (
     *(torch.optim.RMSprop, torch.optim.NAdam, torch.optim.RAdam, torch.optim.Adamax),
     *(torch.optim.Adagrad, torch.optim.Adadelta),
 )
+SHARED = ("step", "mu_product")  # entries of their state that are not of a parameter's shape
 OWN_RATES = (torch.optim.ASGD, torch.optim.Rprop)  # which step with rates that they keep in their state
 HOOKS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
 PLAIN = (bool, int, float, str, type(None))
 
 
 def can_rehearse(optimizer: Optimizer) -> bool:
-    """Return whether all that a step changes is known: parameters, groups, state, and plain numbers besides.
+    """Return whether all that a step may change can be put back.
 
-    Those that call a closure themselves, as LBFGS does, those that keep anything else, such as an optimizer inside, and
-    those that do not step with the rate in their groups are not stepped.
+    That is parameters, and in state, groups and attributes of the optimizer's own numbers, tensors and tuples of them.
+    Not stepped are those that keep anything else, such as an optimizer inside; those whose step must be given
+    something, as LBFGS's a closure; and those that do not step with the rate in their groups.
     """
     optimizer = unwrapped(optimizer)
-    if isinstance(optimizer, OWN_RATES):
+    given = list(inspect.signature(type(optimizer).step).parameters.values())[1:]
+    needs = any(p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in given)
+    if needs or isinstance(optimizer, OWN_RATES) or _coarse(optimizer):
         return False
-    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
-    needs_closure = closure is not None and closure.default is inspect.Parameter.empty
-    return not needs_closure and all(isinstance(value, PLAIN) for value in _own(optimizer).values())
+    params = {param for group in optimizer.param_groups for param in group["params"]}
+    groups = [value for group in optimizer.param_groups for name, value in group.items() if name != "params"]
+    states = [value for state in optimizer.state.values() if isinstance(state, dict) for value in state.values()]
+    own = all(isinstance(value, PLAIN) for value in _own(optimizer).values())
+    return own and params.issuperset(optimizer.state) and all(map(_restorable, (*groups, *states)))
+
+
+def _restorable(value: Any) -> bool:
+    return isinstance(value, (Tensor, *PLAIN)) or (isinstance(value, tuple) and all(map(_restorable, value)))
+
+
+def _coarse(optimizer: Optimizer) -> bool:
+    """Return whether it is Adafactor on numbers of 16 bits, which do not tell a step of its rate."""
+    short = (torch.float16, torch.bfloat16)
+    params = [param for group in optimizer.param_groups for param in group["params"]]
+    return isinstance(optimizer, torch.optim.Adafactor) and any(param.dtype in short for param in params)
 
 
 @torch.no_grad()
@@ -55,18 +72,17 @@ def rehearse_pack(make: type[Optimizer], pack: Pack) -> Tensor:
     """
     first, param = pack.first, torch.nn.Parameter(pack["param"].clone())
     param.grad = pack["grad"].clone()
-    alone = make([param], lr=COARSE)  # type: ignore[call-arg]
+    alone = make([param], lr=RATE)  # type: ignore[call-arg]
     (group,) = alone.param_groups
     group |= {name: value for name, value in pack.group.items() if name != "params"}
-    group |= {"lr": COARSE * first.ratio, "foreach": False, "fused": None}
+    group |= {"lr": RATE * first.ratio, "foreach": False, "fused": None, "differentiable": False}
     if first.state:
         alone.state[param] = {
-            name: (pack[name] if value.shape == first.param.shape else value).clone()
-            for name, value in first.state.items()
+            name: (value if name in SHARED else pack[name]).clone() for name, value in first.state.items()
         }
     before = param.detach().clone()
     alone.step()
-    return (before - param.detach()).div_(COARSE)
+    return (before - param.detach()).div_(RATE)
 
 
 @torch.no_grad()
@@ -81,9 +97,8 @@ def rehearse(rates: Rates, momentum: float | None = None) -> dict[Tensor, Tensor
         momentum: that it is to step with, if it is not the present one.
     """
     params = [param for group in rates.groups for param in group["params"] if param.grad is not None]
-    coarse = any(param.dtype in (torch.float16, torch.bfloat16) for param in params)
-    rate = COARSE if coarse else FINE
     optimizer = unwrapped(rates.optimizer)
+    rate = ADAFACTOR_RATE if isinstance(optimizer, torch.optim.Adafactor) else RATE
     device = params[0].device if params else torch.device("cpu")
     with _undone(optimizer, params) as before, same_randomness(device):
         for group, ratio, gain in zip(rates.groups, rates.ratios, rates.gains, strict=True):

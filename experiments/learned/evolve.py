@@ -376,9 +376,7 @@ def save(options: Options, search: Search) -> None:
         tensors[f"layers.{number}.bias"] = bias.astype(np.float32)
     settings = Settings.make(options.fields)
     needs = {name: getattr(settings, name) for name in NEEDS}
-    training = {
-        name: value for name, value in asdict(options).items() if name not in ("out", "init", "base", "workers")
-    }
+    training = {name: value for name, value in asdict(options).items() if name not in ELSEWHERE}
     training |= {"generations": search.done, "seconds": round(search.seconds)}
     network = Network(tensors, "tanh", "clip", (1,) * shape.outputs)
     if options.base is None:

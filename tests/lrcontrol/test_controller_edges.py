@@ -64,7 +64,7 @@ def test_groups_that_share_a_tensor_for_their_rate_get_one_each():
     assert float(opt.param_groups[2]["lr"]) == pytest.approx(1e-2)
 
 
-@pytest.mark.parametrize("agent", ["learned:momentum=true", "hillclimb:factor=2"])
+@pytest.mark.parametrize("agent", ["learned", "hillclimb:factor=2"])
 def test_sparse_gradients_and_their_momentum_buffer_are_read_as_dense_ones(agent):
     rates = []
     for sparse in (False, True):

@@ -189,6 +189,78 @@ def test_what_cannot_be_taken_back_is_not_stepped():
     assert measured["update_sq"] == pytest.approx(25.0)  # the gradient stands in
 
 
+@pytest.mark.parametrize("where", ["state", "group", "nothing's state", "a value's step"])
+def test_a_third_partys_with_what_cannot_be_copied_goes_on_as_it_would_alone(where):
+    class Hoarder(torch.optim.SGD):
+        def step(self, closure=None, **more):
+            for group in self.param_groups:
+                if where == "state":
+                    self.state[group["params"][0]].setdefault("seen", {"count": 0})["count"] += 1
+                elif where == "group":
+                    group.setdefault("seen", []).append(1)
+                elif where == "nothing's state":
+                    self.state["seen"] = torch.zeros(1)
+            super().step()
+
+    class Asking(torch.optim.SGD):
+        def step(self, loss):
+            super().step()
+
+    opt, param = prepared(lambda params: (Asking if "value" in where else Hoarder)(params, lr=0.1), steps=0)
+    if where == "group":
+        opt.param_groups[0]["seen"] = []
+    controller = LRController(opt, "learned", total_steps=10)
+    for _ in range(3):
+        controller.step(1.0)
+        opt.step(1.0) if "value" in where else opt.step()
+    if where == "state":
+        assert opt.state[param]["seen"] == {"count": 3}
+    if where == "group":
+        assert opt.param_groups[0]["seen"] == [1, 1, 1]
+
+
+def test_where_a_rehearsal_fails_the_gradient_stands_in_from_then_on():
+    class Failing(torch.optim.SGD):
+        def step(self, closure=None):
+            raise RuntimeError("give me a closure")
+
+    opt, param = prepared(lambda params: Failing(params, lr=0.1), steps=0)
+    measurer = Measurer(Rates(opt), keeps_gradient=False)
+    with pytest.warns(UserWarning, match="give me a closure"):
+        measured = measurer.measure(frozenset({"update_sq"}))
+    assert measured["update_sq"] == pytest.approx(float(param.grad.square().sum()), rel=1e-5)
+    assert measurer.measure(frozenset({"update_sq"})) == measured
+
+
+@pytest.mark.parametrize("make", ELEMENTWISE)
+def test_parameters_that_are_one_number_stand_beside_vectors(make):
+    for order in (1, -1):
+        params = [nn.Parameter(torch.tensor(2.0)), nn.Parameter(torch.ones(3))][::order]
+        opt = make(params, lr=0.1)
+        for _ in range(2):
+            for param in params:
+                param.grad = torch.full_like(param, 0.5)
+            opt.step()
+        found, kept = Measurer(Rates(opt), False).updates(), [param.detach().clone() for param in params]
+        opt.step()
+        for (_, update), old, param in zip(found, kept, params, strict=True):
+            np.testing.assert_allclose(update, (old - param.detach()) / 0.1, rtol=1e-2)
+
+
+def test_small_steps_are_not_rounded_away_and_adafactor_steps_as_short_as_ever():
+    class Mine(torch.optim.SGD):
+        pass
+
+    opt, param = prepared(lambda params: Mine(params, lr=1e-3), steps=0)
+    param.grad.mul_(1e-4)
+    np.testing.assert_allclose(rehearse(Rates(opt))[param], param.grad, rtol=0.02, atol=1e-6)
+    opt, param = prepared(lambda params: torch.optim.Adafactor(params, lr=1e-3), steps=100)
+    kept, update = param.detach().clone(), rehearse(Rates(opt))[param]
+    opt.step()
+    np.testing.assert_allclose(update, (kept - param.detach()) / 1e-3, atol=1e-2 * float(update.abs().max()))
+    assert not can_rehearse(torch.optim.Adafactor([nn.Parameter(torch.ones(3, 3, dtype=torch.bfloat16))]))
+
+
 def loss_after(make, agent, lr=1e-6, steps=200):
     """Return the loss on all digits after a run of a small network."""
     from sklearn.datasets import load_digits
