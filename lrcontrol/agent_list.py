@@ -34,7 +34,10 @@ KNOB = (
 def agent_tables() -> list[Table | str]:
     """Return two tables, of the agents and of the rivals that run their own training, and a word on both."""
     return [
-        _table("Agents, spelled name or name:key=value,…: they move the rate of the base optimizer", AGENTS),
+        _table(
+            "Agents, spelled name or name:key=value,…: they move the rate of the base optimizer, some its momentum too",
+            AGENTS,
+        ),
         _table("Rivals: they run their own training on the same runs", PEERS),
         KNOB,
     ]

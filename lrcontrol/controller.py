@@ -50,7 +50,7 @@ class LRController(ReduceLROnPlateau):
             keeps its scale) or ``betas[0]``.
         agent: a spelling (``"hillclimb:factor=2"``), the folder of a trained agent, or an agent.
         hyperparameters: ``("lr",)`` or ``("lr", "momentum")``; None is what the agent moves, as far as the optimizer
-            has it.
+            has it. For the rate alone ``learned:momentum=false`` takes the place of ``learned``.
         interval: steps from one decision to the next; None is the agent's own.
         total_steps: the optimizer steps that there will be, for agents that see the budget and for schedules. Without
             it such an agent is told at every step that half of 1,000 steps is left.

@@ -2,7 +2,7 @@
 
     python -m experiments.learned.recipe
 
-Every search goes on where it was stopped. Five hours of two cores, by the times of its parts; the agent ends in
+Every search goes on where it was stopped. Four hours, most of them of two cores, by the times of its parts; the agent ends in
 results/learned/learned.
 """
 
