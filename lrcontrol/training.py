@@ -162,8 +162,8 @@ def train(
         algo: a name in ``lrcontrol.algorithms.ALGORITHMS``.
         out: folder to write into.
         optimizer: ``"sgd"`` or ``"adamw"``, or both, each in an equal share of the environments.
-        hyperparameters: what the agent moves, ``("lr",)`` or ``("lr", "momentum")``; momentum begins at 0 with SGD unless
-            the settings say otherwise.
+        hyperparameters: what the agent moves, ``("lr",)`` or ``("lr", "momentum")``; with SGD the
+            momentum begins at 0 unless the settings say otherwise.
         timesteps: environment steps, summed over the environments.
         num_envs: environments stepped at once; default the algorithm's.
         groups: groups of environments, each with a task of its own; default 1 on a fixed task, else 8.
