@@ -6,6 +6,7 @@ with all that it has, which costs as much as its step and more.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from torch.optim import SGD, Optimizer
 
 from lrcontrol.controller_packs import Pack
 from lrcontrol.controller_rates import Rates, moved, put, unwrapped
-from lrcontrol.controller_safety import copied, put_back
+from lrcontrol.controller_safety import Snapshot, copied
 
 RATE = 1.0  # to step with: least of a step is rounded away then; all but Adafactor's are as long as the rate says
 ADAFACTOR_RATE = 1e-3  # its step is min(lr, 1 / √t) long
@@ -122,43 +123,43 @@ def _undone(optimizer: Optimizer, params: list[Tensor]) -> Iterator[list[Tensor]
 
     Gives copies of the parameters.
     """
-    values = [param.detach().clone() for param in params]
+    kept, known = Snapshot(params, optimizer, None), set(optimizer.state)
     grads = [param.grad for param in params]
-    states = {key: copied(state) for key, state in optimizer.state.items()}
     groups = [({**group}, copied({**group, "params": None})) for group in optimizer.param_groups]
-    own = _own(optimizer)
-    hooks = {name: getattr(optimizer, name) for name in HOOKS}
+    own = _own(optimizer) | {name: getattr(optimizer, name) for name in HOOKS}
     try:
         vars(optimizer).update({name: OrderedDict() for name in HOOKS})
         for param in params:
             param.grad = None if param.grad is None else param.grad.clone()
-        yield values
+        yield kept.params
     finally:
-        for param, value, grad in zip(params, values, grads, strict=True):
-            param.copy_(value)
+        kept.restore(params, optimizer, None)
+        for param, grad in zip(params, grads, strict=True):
             param.grad = grad
-        for key in [key for key in optimizer.state if key not in states]:
+        for key in set(optimizer.state) - known:
             del optimizer.state[key]
-        for key, kept in states.items():
-            put_back(optimizer.state[key], kept)
         for group, (was, copies) in zip(optimizer.param_groups, groups, strict=True):
             group.clear()
             group.update(was)
             for name, copy in copies.items():
                 _refill(group[name], copy)
-        vars(optimizer).update(own | hooks)
+        vars(optimizer).update(own)
 
 
 def _refill(value: Any, copy: Any) -> None:
-    """Give a tensor, or those in a pair or list, the numbers of a copy."""
+    """Give a tensor, or those in a tuple, the numbers of a copy."""
     if isinstance(value, Tensor):
         value.copy_(copy)
-    elif isinstance(copy, (list, tuple)):
+    elif isinstance(copy, tuple):
         for entry, kept in zip(value, copy, strict=True):
             _refill(entry, kept)
 
 
 def _own(optimizer: Optimizer) -> dict[str, Any]:
     """Return the attributes that torch gives neither to every optimizer nor, as the scheduler's wrapped step, later."""
-    usual = {"step", *vars(SGD([torch.zeros(1)], lr=1.0))}
-    return {name: value for name, value in vars(optimizer).items() if name not in usual}
+    return {name: value for name, value in vars(optimizer).items() if name not in _usual()}
+
+
+@functools.cache
+def _usual() -> frozenset[str]:
+    return frozenset({"step", *vars(SGD([torch.zeros(1)], lr=1.0))})

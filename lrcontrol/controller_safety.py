@@ -120,7 +120,7 @@ class Snapshot:
         for param, value, state in zip(params, self.params, self.states, strict=True):
             param.copy_(value)
             if state:
-                put_back(states[param], state)
+                _put_back(states[param], state)
             else:
                 states.pop(param, None)
         for buffer, value in zip([] if module is None else module.buffers(), self.buffers, strict=True):
@@ -166,8 +166,7 @@ def _tensors(value: Any) -> list[Tensor]:
     return [value] if isinstance(value, Tensor) else []
 
 
-def put_back(now: dict[str, Any], kept: dict[str, Any]) -> None:
-    """Make a state what a copy of it says, in place where its tensors are the same."""
+def _put_back(now: dict[str, Any], kept: dict[str, Any]) -> None:
     for name in [name for name in now if name not in kept]:
         del now[name]
     for name, value in kept.items():

@@ -13,6 +13,7 @@ from test_controller_parity import MULTIPLIERS, exact_loss, random_agent
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from experiments.controller.optimizers import Lion
 from lrcontrol.agents import make_agent
 from lrcontrol.agents.schedule import ScheduleAgent
 from lrcontrol.controller import LRController
@@ -22,22 +23,6 @@ from lrcontrol.controller_record import plot_record, read_schedule, replay_sched
 from lrcontrol.envs import InputError, Schedule
 
 ALL_MEASURES = frozenset({"grad_sq", "grad_dot_memory", "memory_sq", "grad_dot_update", "update_sq", "param_sq"})
-
-
-class Lion(torch.optim.Optimizer):
-    """A third party's optimizer: its update is unknown to the controller."""
-
-    def __init__(self, params, lr=1e-3, betas=(0.9, 0.99)):
-        super().__init__(params, {"lr": lr, "betas": betas})
-
-    @torch.no_grad()
-    def step(self, closure=None):
-        for group in self.param_groups:
-            for p in group["params"]:
-                m = self.state[p].setdefault("exp_avg", torch.zeros_like(p))
-                first, second = group["betas"]
-                p.sub_(group["lr"] * torch.lerp(p.grad, m, first).sign())
-                m.lerp_(p.grad, 1.0 - second)
 
 
 def data(seed=0, rows=64):
