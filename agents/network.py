@@ -109,7 +109,7 @@ class Network:
         if self.head == "tanh":
             return np.tanh(outputs)
         if self.head == "clip":
-            return np.clip(outputs, -1.0, 1.0)
+            return np.minimum(np.maximum(outputs, np.float32(-1.0)), np.float32(1.0))
         parts = np.split(outputs, np.cumsum(self.sizes)[:-1], axis=1)
         chosen = np.stack([part.argmax(axis=1) for part in parts], axis=1)
         return chosen[:, 0] if len(self.sizes) == 1 else chosen

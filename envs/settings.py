@@ -179,9 +179,10 @@ class Settings:
             raise InputError(f"actions of shape {action.shape} are not {(rows, len(self.hyperparameters))}")
         action = action.reshape(rows, len(self.hyperparameters))
         if self.multipliers is None:
-            if not np.isfinite(action.astype(np.float64)).all():
+            powers = action.astype(np.float64)
+            if not np.isfinite(powers).all():
                 raise InputError("an action is not finite")
-            return np.asarray(self.max_factor ** np.clip(action.astype(np.float64), -1.0, 1.0))
+            return np.asarray(self.max_factor ** np.minimum(np.maximum(powers, -1.0), 1.0))
         index = action.astype(np.int64)
         if ((index < 0) | (index >= len(self.multipliers)) | (index != action)).any():
             raise InputError(f"an action is not a whole number in 0..{len(self.multipliers) - 1}")

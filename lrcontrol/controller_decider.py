@@ -88,9 +88,8 @@ class Decider:
         """The momentum in force (R,), 0 where there is none."""
         return self.memory.momentum if self.moves_momentum else self.rates.momentum
 
-    @property
     def device(self) -> torch.device:
-        """Where the first parameter is."""
+        """Return where the first parameter is."""
         return next((param.device for group in self.rates.groups for param in group["params"]), torch.device("cpu"))
 
     def adopt_new_groups(self) -> bool:
@@ -176,7 +175,9 @@ class Decider:
 
     def _spoiled(self, measures: dict[str, Array]) -> NDArray[np.bool_]:
         """Return which rows (R,) have a gradient that is not finite, as far as anything was measured of it."""
-        unknown = ~np.isfinite(measures.get("grad_sq", np.zeros(self.rates.count)))
+        if "grad_sq" not in measures:
+            return np.zeros(self.rates.count, dtype=np.bool_)
+        unknown = ~np.isfinite(measures["grad_sq"])
         return unknown & self.measurer.has_gradient() if unknown.any() else unknown
 
     def _observe(
@@ -223,7 +224,8 @@ class Decider:
             memory.level = np.where(rows, self.clip(memory.level * factors[:, 0]), memory.level)
         if self.moves_momentum:
             bases: dict[str, Array | float] = {"recursive": 1.0 - memory.momentum, "anchored": 1.0 - self.momentum0}
-            moved = np.clip(1.0 - bases.get(form, 1.0) * factors[:, -1], *self.settings.momentum_limits)
+            low, high = self.settings.momentum_limits
+            moved = np.minimum(np.maximum(1.0 - bases.get(form, 1.0) * factors[:, -1], low), high)
             memory.momentum = np.where(rows, moved, memory.momentum)
 
     def _anchor(self) -> Array:

@@ -97,7 +97,8 @@ class Measurer:
                 memory = next((state[name] for name in MEMORIES if name in state), None)
                 if memory is None and number < len(self.last_gradient):
                     memory = self.last_gradient[number]
-                state = {name: v for name, v in state.items() if name in kept or self.kind == "elementwise"}
+                if self.kind != "elementwise":
+                    state = {name: state[name] for name in kept if name in state}
                 found.append(Slot(param, grad, shown, ratio, state, memory, row, update=seen.get(param)))
         if self.kind in ("adam", "elementwise"):
             _number_steps(found)
@@ -124,12 +125,12 @@ class Measurer:
         if not self.keeps_gradient:
             return
         entries = unwrapped(self.rates.optimizer).state
-        states = [entries[param] for param in self.params() if param in entries]
-        has_buffer = self.kind == "adam" or (self.kind == "sgd" and bool(self.rates.momentum.any()))
-        if has_buffer or any(name in state for state in states for name in MEMORIES):
+        params = self.params()
+        states = (entries[param] for param in params if param in entries)
+        has_buffer = self.kind == "adam" or any(name in state for state in states for name in MEMORIES)
+        if has_buffer or (self.kind == "sgd" and self.rates.momentum.any()):
             self.last_gradient = []
             return
-        params = self.params()
         old = self.last_gradient + [None] * (len(params) - len(self.last_gradient))
         self.last_gradient = [_copied(gradient_of(p), into) for p, into in zip(params, old, strict=True)]
 

@@ -21,12 +21,12 @@ Trial: TypeAlias = tuple[float, list[tuple[Tensor, Tensor]]]
 """A rate, and the parameters with their updates."""
 
 
-def loss_value(loss: object, device: torch.device) -> float:
+def loss_value(loss: object, device: Callable[[], torch.device]) -> float:
     """Return a loss as a float, the mean over the processes where torch.distributed is initialised.
 
     Args:
         loss: a number, or a tensor or array of one, on any device.
-        device: where tensors of a process group on an accelerator have to be.
+        device: tells where tensors of a process group on an accelerator have to be.
 
     Raises:
         InputError: it is not one number.
@@ -40,7 +40,7 @@ def loss_value(loss: object, device: torch.device) -> float:
         kind = f"tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
         raise InputError(f"the loss is a {kind}: give one number, the mean over the minibatch") from None
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        where = torch.device("cpu") if dist.get_backend() == "gloo" else device
+        where = torch.device("cpu") if dist.get_backend() == "gloo" else device()
         total = torch.tensor(number, dtype=torch.float64, device=where)
         dist.all_reduce(total)
         number = total.item() / dist.get_world_size()
@@ -48,7 +48,7 @@ def loss_value(loss: object, device: torch.device) -> float:
 
 
 @torch.no_grad()
-def try_steps(trials: list[Trial], closure: Closure, device: torch.device) -> list[float]:
+def try_steps(trials: list[Trial], closure: Closure, device: Callable[[], torch.device]) -> list[float]:
     """Return the losses after trial steps θ − rate · u; the parameters are put back bit for bit.
 
     All trials draw the same random numbers (dropout masks), and the generators are left as they were. The trials cost
@@ -57,7 +57,7 @@ def try_steps(trials: list[Trial], closure: Closure, device: torch.device) -> li
     Args:
         trials: each moves the same parameters.
         closure: returns the loss on the present minibatch; called once for each trial, without gradients.
-        device: of the parameters.
+        device: tells that of the parameters.
 
     Raises:
         InputError: the closure returns something other than one number.
@@ -68,7 +68,7 @@ def try_steps(trials: list[Trial], closure: Closure, device: torch.device) -> li
         for rate, pairs in trials:
             for (param, value), (_, update) in zip(kept, pairs, strict=True):
                 torch.sub(value, update, alpha=rate, out=param)
-            with same_randomness(device):
+            with same_randomness(device()):
                 losses.append(loss_value(closure(), device))
     finally:
         for param, value in kept:

@@ -1,10 +1,11 @@
 """What a controller adds to a training step: the same loop with and without it, alternating, in one run.
 
-    python experiments/controller/overhead.py [--steps 60] [--threads 1] [--batch 256]
+    python experiments/controller/overhead.py [--steps 60] [--threads 1]
 
-Writes overhead.csv beside this file, where rows of other sizes, optimizers and agents stay. Five minutes on one core.
+Writes overhead.csv beside this file, where rows of other models, optimizers and agents stay. Five minutes on one core.
 Steps with and without alternate one by one; their times are medians over groups of ten steps, so that decisions every
-ten steps count in full.
+ten steps count in full. What the controller's own step takes is timed as well (``inside``): noise touches it less, and it
+does not see what the rest of the step loses by finding other things in the caches.
 """
 
 import argparse
@@ -22,8 +23,36 @@ from lrcontrol.agents import TrainedAgent
 from lrcontrol.agents.network import Network
 from lrcontrol.controller import LRController
 from lrcontrol.envs import DEFAULT_FEATURES, Schedule
+from lrcontrol.envs.models import mlp
+from lrcontrol.envs.text import GPT
 
-SIZES = {"1.5k": (64, 20, 10), "1M": (784, 690, 690, 10), "10M": (784, 2800, 2750, 10)}
+
+def perceptron(*sizes):
+    """Return a model of so many units, a minibatch of 256 inputs, and their classes."""
+    return mlp(*sizes, activation="relu"), torch.randn(256, sizes[0]), torch.randint(10, (256,))
+
+
+def convolutional():
+    """Return four convolutions with 0.96 M parameters, 64 images of 32 × 32 pixels, and their classes."""
+    channels = ((3, 64), (64, 128), (128, 256), (256, 256))
+    layers = [part for a, b in channels for part in (nn.Conv2d(a, b, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))]
+    model = nn.Sequential(*layers[:-1], nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(256, 10))
+    return model, torch.randn(64, 3, 32, 32), torch.randint(10, (64,))
+
+
+def transformer():
+    """Return four blocks with 1.03 M parameters, and 32 × 64 characters with those that follow."""
+    model = GPT(tokens=65, context=64, width=144, heads=4, blocks=4)
+    return model, torch.randint(65, (32, 64)), torch.randint(65, (32, 64))
+
+
+MODELS = {
+    "1.5k": lambda: perceptron(64, 20, 10),
+    "1M": lambda: perceptron(784, 690, 690, 10),
+    "1M CNN": convolutional,
+    "1M GPT": transformer,
+    "10M": lambda: perceptron(784, 2800, 2750, 10),
+}
 OPTIMIZERS = {
     "sgd": lambda params: torch.optim.SGD(params, lr=1e-5, momentum=0.9, dampening=0.9),
     "adamw": lambda params: torch.optim.AdamW(params, lr=1e-5),
@@ -57,25 +86,34 @@ AGENTS = {
 
 
 class Loop:
-    """One model in training, with a controller or without."""
+    """One model in training, with a controller or without.
 
-    def __init__(self, sizes, optimizer, agent, batch):
+    Attributes:
+        inside: seconds that the controller's step took, for each step.
+    """
+
+    def __init__(self, model, optimizer, agent):
+        self.inside = []
         torch.manual_seed(0)
-        layers = [part for i in range(len(sizes) - 1) for part in (nn.Linear(sizes[i], sizes[i + 1]), nn.ReLU())]
-        self.model = nn.Sequential(*layers[:-1])
+        self.model, self.x, self.y = MODELS[model]()
         self.optimizer = OPTIMIZERS[optimizer](self.model.parameters())
         limits = {"max_lr": 1e-5}  # the data are noise, and a run that diverges decides nothing
         limits |= {} if agent is None or "sample" in agent or agent == "learned" else {"sample": None}
         self.controller = agent and LRController(self.optimizer, AGENTS[agent](), total_steps=10**6, **limits)
-        self.x, self.y = torch.randn(batch, sizes[0]), torch.randint(10, (batch,))
+
+    def loss(self):
+        """Return the loss on the minibatch."""
+        return F.cross_entropy(self.model(self.x).flatten(0, -2), self.y.flatten())
 
     def step(self):
         """Take a training step."""
         self.optimizer.zero_grad()
-        loss = F.cross_entropy(self.model(self.x), self.y)
+        loss = self.loss()
         loss.backward()
         if self.controller is not None:
-            self.controller.step(loss, closure=lambda: F.cross_entropy(self.model(self.x), self.y))
+            begin = time.perf_counter()
+            self.controller.step(loss, closure=self.loss)
+            self.inside.append(time.perf_counter() - begin)
         self.optimizer.step()
 
 
@@ -95,22 +133,22 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--sizes", nargs="+", default=list(SIZES))
+    parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
     parser.add_argument("--optimizers", nargs="+", default=["sgd", "adamw"])
     parser.add_argument("--agents", nargs="+", default=list(AGENTS))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     rows = []
-    for size in options.sizes:
+    for model in options.models:
         for optimizer in options.optimizers:
             for agent in options.agents:
-                bare, controlled = (Loop(SIZES[size], optimizer, a, options.batch) for a in (None, agent))
+                bare, controlled = (Loop(model, optimizer, a) for a in (None, agent))
                 pairs = [(seconds(bare), seconds(controlled)) for _ in range(options.steps + 5)][5:]
                 without, controlled_step = (grouped([pair[i] for pair in pairs]) for i in (0, 1))
-                added = controlled_step - without
-                row = [size, optimizer, agent, options.threads, options.batch]
-                rows.append([*row, f"{1e3 * without:.3f}", f"{1e3 * added:.3f}", f"{added / without:.4f}"])
+                added, inside = controlled_step - without, grouped(controlled.inside[5:])
+                row = [model, optimizer, agent, options.threads, len(bare.x)]
+                row += [f"{1e3 * value:.3f}" for value in (without, added, inside)]
+                rows.append([*row, *(f"{value / without:.4f}" for value in (added, inside))])
                 print(*rows[-1], sep="\t", flush=True)
     new = {tuple(row[:3]) for row in rows}
     write([row for row in read() if tuple(row[:3]) not in new] + rows)
@@ -124,9 +162,20 @@ def read():
 
 def write(rows):
     """Write overhead.csv, small models first."""
-    names = ["size", "optimizer", "agent", "threads", "batch", "step_ms", "added_ms", "share"]
+    names = [
+        "model",
+        "optimizer",
+        "agent",
+        "threads",
+        "batch",
+        "step_ms",
+        "added_ms",
+        "inside_ms",
+        "share",
+        "inside_share",
+    ]
     with (HERE / "overhead.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([names, *sorted(rows, key=lambda row: list(SIZES).index(row[0]))])
+        csv.writer(file).writerows([names, *sorted(rows, key=lambda row: list(MODELS).index(row[0]))])
 
 
 if __name__ == "__main__":
