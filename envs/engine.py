@@ -43,7 +43,8 @@ class Engine:
     """R replicas of a task; row = stream · K + k, the K rows of a stream seeing the same minibatches.
 
     A step passes over the replicas in blocks that stay in a cache: parameters moved, minibatch gathered, loss and
-    gradient, measures, next update.
+    gradient, measures, next update. Numbers are of torch's default type, which has to be the model's: float32, unless
+    ``torch.set_default_dtype`` was told otherwise.
 
     Args:
         task: what is trained.

@@ -25,9 +25,13 @@ def check_functional(module: nn.Module, task: Task) -> None:
             )
         if isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0.0:
             raise InputError(f"task {task.name!r}: {type(part).__name__} {name!r} is random: build it with p=0")
-    names = [name for name, parameter in module.named_parameters() if parameter.dtype != torch.float32]
+    kept = torch.get_default_dtype()
+    names = [name for name, parameter in module.named_parameters() if parameter.dtype != kept]
     if names:
-        raise InputError(f"task {task.name!r}: parameter {names[0]!r} is not float32, which replicas are kept in")
+        raise InputError(
+            f"task {task.name!r}: parameter {names[0]!r} is not {kept}, which replicas are kept in: it is torch's "
+            f"default type, and torch.set_default_dtype sets another"
+        )
     if not any(True for _ in module.parameters()):
         raise InputError(f"task {task.name!r}: the model has no parameters to train")
 

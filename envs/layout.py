@@ -23,8 +23,8 @@ class Layout:
         self.width = -(-self.total // LINE) * LINE
 
     def flatten(self, module: nn.Module) -> Tensor:
-        """Return the module's parameters as one float32 row (P,)."""
-        return parameters_to_vector(module.parameters()).detach().float()
+        """Return the module's parameters as one row (P,), of torch's default type."""
+        return parameters_to_vector(module.parameters()).detach().to(torch.get_default_dtype())
 
     def views(self, flat: Tensor) -> dict[str, Tensor]:
         """Return the tensors (R, *shape) by name, views of ``flat`` (R, P or width)."""

@@ -46,10 +46,10 @@ def plain_layers(module: nn.Module, task: Task) -> list[_Layer] | None:
     """Return the layers if this file can run ``module`` on ``task``, else None: the general path is for those.
 
     It can where the module is an ``nn.Sequential`` of Linear layers with tanh, ReLU or ELU between, trained with
-    ``F.cross_entropy`` on class numbers, or with ``F.mse_loss``, on flat float32 inputs.
+    ``F.cross_entropy`` on class numbers, or with ``F.mse_loss``, on flat inputs of torch's default type.
     """
     inputs, targets = task.train
-    if not isinstance(module, nn.Sequential) or inputs.ndim != 2 or inputs.dtype != torch.float32:
+    if not isinstance(module, nn.Sequential) or inputs.ndim != 2 or inputs.dtype != torch.get_default_dtype():
         return None
     if not (task.classifies and task.loss is F.cross_entropy) and task.loss is not F.mse_loss:
         return None

@@ -4,8 +4,8 @@
 
 Writes overhead.csv beside this file, where rows of other models, optimizers and agents stay. Five minutes on one core.
 Steps with and without alternate one by one; their times are medians over groups of ten steps, so that decisions every
-ten steps count in full. What the controller's own step takes is timed as well (``inside``): noise touches it less, and it
-does not see what the rest of the step loses by finding other things in the caches.
+ten steps count in full. What the controller's own step takes is timed as well (``inside``): noise touches that less,
+but it leaves out what the rest of the step loses by finding other things in the caches.
 """
 
 import argparse

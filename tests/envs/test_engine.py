@@ -265,7 +265,7 @@ def test_the_first_loss_must_be_finite():
     [
         (lambda: nn.Sequential(nn.Linear(64, 10), nn.BatchNorm1d(10)), "running statistics"),
         (lambda: nn.Sequential(nn.Linear(64, 10), nn.Dropout(0.5)), "is random"),
-        (lambda: nn.Sequential(nn.Linear(64, 10).double()), "not float32"),
+        (lambda: nn.Sequential(nn.Linear(64, 10).double()), "torch.float32, which"),
         (lambda: nn.Flatten(), "no parameters"),
     ],
 )

@@ -1,5 +1,7 @@
 """What an agent sees and does in one's own loop is what it saw and did in the environment, number by number."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -67,9 +69,9 @@ def roll_out(agent, optimizer, lr0, **settings):
     return np.array(observations), np.array(actions), world.trace
 
 
-def plain_loop(agent, optimizer, lr0, decay=0.0, **arguments):
+def plain_loop(agent, optimizer, lr0, decay=0.0, task="digits-mlp", **arguments):
     """Return observations, actions and the record of a plain loop with the controller in it."""
-    task, seeds = make_task("digits-mlp"), run_seeds(SEED)
+    task, seeds = make_task(task), run_seeds(SEED)
     model = initial_module(task, seeds)
     opt = make_optimizer(optimizer, model.parameters(), lr0, decay)
     controller = LRController(opt, agent, total_steps=STEPS, **arguments)
@@ -118,6 +120,29 @@ def test_free_runs_of_environment_and_plain_loop_are_alike_for_200_steps(case, o
     # A slope is a difference of two losses over log f: where f = 1.01, 2e-7 of the losses (found) is 2e-5 of it.
     slack = 5e-5 if case == "hillclimb" else 1e-5
     np.testing.assert_allclose(observations, seen, rtol=slack, atol=slack)
+
+
+@pytest.fixture
+def double_digits():
+    """Give ``digits-mlp`` in double precision, in which everything is that is made until the test ends."""
+    task = make_task("digits-mlp")
+    inputs, labels = task.train
+    torch.set_default_dtype(torch.float64)
+    yield replace(task, train=(inputs.double(), labels), test=None)
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("case", ["hillclimb", "hillclimb-2", "bandit-linucb", "trained-lstm", "learned"])
+def test_in_double_precision_free_runs_are_alike_at_any_rate_and_slopes_too(case, optimizer, double_digits):
+    """What is left in single precision is its rounding: 1e-16 grows as fast as 1e-7, and ends where nobody sees it."""
+    agent, lr0 = make_agent(CASES.get(case, case)), {"sgd": 0.1, "adamw": 1e-3}[optimizer]
+    seen, done, trace = roll_out(agent, optimizer, lr0, task=double_digits)
+    observations, actions, record = plain_loop(agent, optimizer, lr0, task=double_digits)
+    np.testing.assert_allclose(actions, done, rtol=0.0, atol=1e-6)
+    for name in ("loss", "lr", "momentum"):
+        np.testing.assert_allclose(record[name], trace[name][:, 0], rtol=1e-6, atol=1e-12, err_msg=name)
+    np.testing.assert_allclose(observations, seen, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
