@@ -161,7 +161,9 @@ class TrainingVectorEnv(gymnasium.vector.VectorEnv[Observation, Action, NDArray[
     ) -> None:
         self.settings = Settings.make(settings)
         self.num_envs = num_envs
-        if groups < 1 or num_envs < groups or num_envs % groups:
+        if num_envs < 1 or groups < 1:
+            raise InputError(f"num_envs {num_envs} and groups {groups} must be positive")
+        if num_envs % groups:
             raise InputError(f"groups {groups} does not divide the {num_envs} environments")
         if streams is not None and (streams < 1 or streams % groups or num_envs % streams):
             raise InputError(f"streams {streams} does not divide the {num_envs} replicas, or not into {groups} groups")

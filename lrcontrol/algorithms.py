@@ -9,13 +9,17 @@ import importlib
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_type_hints
+
+from typeguard import TypeCheckError, check_type
 
 from lrcontrol.envs.errors import InputError, unknown
 
 DISCRETE, BOX = "discrete", "box"
 ANNEALED = "learning_rate_end"  # beside a class's own parameters: learning_rate goes down to it in a straight line
 HOLDING = "hold_bias"  # likewise: added at first to the logit of the multiplier 1, so that the policy begins by holding
+OURS = ("policy", "env", "seed", "device", "verbose", "tensorboard_log", "_init_setup_model")  # which are given here
+COUNTS = ("n_steps", "batch_size")  # which have to be positive
 
 
 @dataclass(frozen=True)
@@ -59,11 +63,22 @@ class Algorithm:
             ) from error
 
     def check_parameters(self, parameters: Mapping[str, Any]) -> None:
-        """Raise InputError, suggesting the nearest, where a parameter is not one of the class."""
-        known = [*inspect.signature(self.load_class()).parameters, ANNEALED, HOLDING]
-        for name in parameters:
-            if name not in known or name in ("policy", "env", "seed", "device", "verbose", "tensorboard_log"):
+        """Raise InputError where a parameter is not one of the class, suggesting the nearest, or of another type."""
+        from stable_baselines3.common.vec_env import VecEnv
+
+        made = self.load_class()
+        kinds = get_type_hints(made.__init__, localns={"VecEnv": VecEnv}) | dict.fromkeys((ANNEALED, HOLDING), float)
+        known = [name for name in (*inspect.signature(made).parameters, ANNEALED, HOLDING) if name not in OURS]
+        for name, value in parameters.items():
+            if name not in known:
                 raise unknown(f"parameter of {self.title} or setting", name, known)
+            try:
+                check_type(value, kinds.get(name, Any))
+            except TypeCheckError as error:
+                reason = " ".join(str(error).split())
+                raise InputError(f"parameter {name} of {self.title} cannot be {value!r}: {reason}") from error
+            if name in COUNTS and value is not None and value < 1:
+                raise InputError(f"parameter {name} of {self.title} is {value}, and not positive")
 
     def action_kind(self, hyperparameters: tuple[str, ...], wanted: str | None) -> str:
         """Return the kind of action for the hyperparameters, ``wanted`` if it is given.

@@ -116,6 +116,8 @@ def make_plan(
     count = algorithm.num_envs if num_envs is None else num_envs
     if groups is None:
         groups = 1 if isinstance(tasks, Fixed) or count % GROUPS else GROUPS
+    if groups < 1:
+        raise InputError(f"groups {groups} is not positive")
     if count % len(optimizers):
         raise InputError(f"{count} environments cannot be shared by {len(optimizers)} optimizers: choose num_envs")
     return Plan(
@@ -167,7 +169,7 @@ def train(
         timesteps: environment steps, summed over the environments.
         num_envs: environments stepped at once; default the algorithm's.
         groups: groups of environments, each with a task of its own; default 1 on a fixed task, else 8.
-        seed: of initial weights, exploration and environments, 0 or more.
+        seed: of initial weights, exploration and environments, 0 or more; environments are the same again every 500.
         action: ``"discrete"`` or ``"box"``; default what the algorithm prefers.
         parameters: arguments of the algorithm's class, over its defaults here.
         evaluations: validations, each with a checkpoint, over the whole training.
