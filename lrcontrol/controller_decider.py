@@ -105,24 +105,29 @@ class Decider:
         return True
 
     def take_in_changes(self, warned: bool) -> bool:
-        """Go on from what something else has written into the groups since; return whether it did, saying so once."""
-        memory, written = self.memory, self.rates.written(self.memory.lr)
-        for row, found in written.items():
-            own, leader = float(memory.lr[row]), self.rates.leaders[row]
-            due = own * self.rates.ratios[leader]
+        """Go on from what something else has written into the groups since; return whether it did, saying so once.
+
+        Rows go on from what their leaders have; a group that was given another rate has another ratio from here.
+        """
+        memory, rates = self.memory, self.rates
+        all_due = rates.of_groups(memory.lr)
+        written = rates.written(all_due)
+        for number, found in sorted(written.items(), key=lambda entry: entry[0] not in rates.leaders):
+            due, row, leads = all_due[number], rates.rows[number], number in rates.leaders
+            taken = found > 0.0 or (found == 0.0 and not leads)
             if not warned:
-                does = f"goes on from {found:g}" if found > 0.0 else f"puts {due:g} back"
+                does = f"goes on from {found:g}" if taken else f"puts {due:g} back"
                 warnings.warn(
                     f"something else wrote the learning rate: {found:g} is in force where {due:g} was due. Is there "
                     f"another scheduler? The controller {does}",
                     stacklevel=3,
                 )
                 warned = True
-            if found > 0.0 and due > 0.0:
+            if taken and leads and due > 0.0:
                 memory.level[row] *= found / due
                 memory.lr[row] = found
-            elif found > 0.0:  # a group of its own that stood at 0, and is to be trained from here
-                self.rates.ratios[leader] = found / own
+            elif taken:
+                rates.ratios[number] = found / float(memory.lr[row])
         return bool(written)
 
     def add(self, loss: float) -> float:

@@ -140,16 +140,16 @@ class Rates:
         """Return the rates of all groups where those of the rows are ``lr`` (R,)."""
         return [rate * ratio for rate, ratio in zip(lr[self.rows].tolist(), self.ratios, strict=True)]
 
-    def written(self, lr: Array) -> dict[int, float]:
-        """Return the rates that are not ``lr`` (R,), by row, as far as their type says; never waits for a device."""
+    def written(self, lr: list[float]) -> dict[int, float]:
+        """Return by group the rates that are not ``lr``, as far as their type says; never waits for a device."""
         found = {}
-        for row, number in enumerate(self.leaders):
-            value, due = self.groups[number]["lr"], float(lr[row]) * self.ratios[number]
+        for number, (group, due) in enumerate(zip(self.groups, lr, strict=True)):
+            value = group["lr"]
             if isinstance(value, Tensor):
                 if value.device.type == "cpu" and bool(value != torch.tensor(due, dtype=value.dtype)):
-                    found[row] = float(value)
+                    found[number] = float(value)
             elif float(value) != due:
-                found[row] = float(value)
+                found[number] = float(value)
         return found
 
     def write(self, lr: Array, momentum: Array | None = None) -> None:

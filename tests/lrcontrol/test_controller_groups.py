@@ -215,6 +215,29 @@ def test_what_another_scheduler_writes_into_one_group_is_taken_in_for_that_one()
     assert controller.get_last_lr() == pytest.approx([1e-3, 5e-3])
 
 
+def test_a_rate_that_is_written_into_a_group_that_follows_is_its_ratio_from_then_on():
+    params = [nn.Parameter(torch.ones(1)) for _ in range(3)]
+    opt = torch.optim.SGD([{"params": [p]} for p in params], lr=1e-3)
+    controller = LRController(opt, "schedule:kind=step,gamma=0.5", total_steps=4)
+
+    def step(lr=None):
+        for group, rate in zip(opt.param_groups, lr or [], strict=False):
+            group["lr"] = rate
+        controller.step(1.0)
+        return controller.get_last_lr()
+
+    before = step()
+    assert before == [1e-3] * 3
+    with pytest.warns(UserWarning, match=r"0\.0001 is in force where 0\.001 was due.* goes on from 0\.0001"):
+        assert step([1e-3, 1e-4, 0.0]) == pytest.approx([before[0], 0.1 * before[0], 0.0])
+    after = step()
+    assert after == pytest.approx([after[0], 0.1 * after[0], 0.0])
+    # the leader's too, to a half: what follows keeps its ratio, and the frozen one is let go on at the leader's rate
+    halved = step([after[0] / 2.0, after[1] / 2.0, after[0] / 2.0])
+    assert halved == pytest.approx([halved[0], 0.1 * halved[0], halved[0]])
+    assert controller.state_dict()["ratios"] == pytest.approx([1.0, 0.1, 1.0])
+
+
 @pytest.mark.parametrize("suffix", ["json", "csv"])
 def test_each_groups_schedule_is_kept_through_a_resume_and_replays(tmp_path, suffix):
     """The groups' rates of a run that was stopped and resumed, and to which a group was added, drive a plain one."""
