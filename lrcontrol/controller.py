@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any, SupportsFloat
 
@@ -23,7 +24,7 @@ from lrcontrol.controller_probe import Closure, loss_value
 from lrcontrol.controller_rates import Rates
 from lrcontrol.controller_record import Record, save_schedule
 from lrcontrol.controller_safety import Rollback
-from lrcontrol.controller_state import Memory, check_match, describe
+from lrcontrol.controller_state import Memory, check_agent, check_match, describe, name_of
 from lrcontrol.envs.errors import InputError
 from lrcontrol.envs.schedules import Schedule
 
@@ -94,8 +95,12 @@ class LRController(ReduceLROnPlateau):
         sample: int | None = 20_000,
         per_group: bool = False,
     ) -> None:
-        if sample is not None and sample < 1:
-            raise InputError(f"sample {sample} is not positive: give a number of parameters, or None for all")
+        if sample is not None and not (isinstance(sample, Integral) and sample > 0):
+            raise InputError(f"sample {sample!r} is no number of parameters above 0: give one, or None for all")
+        if not isinstance(rollback, bool | Rollback):
+            raise InputError(f"rollback {rollback!r} is neither True, False nor a lrcontrol.Rollback(…) with limits")
+        if not isinstance(per_group, bool):
+            raise InputError(f"per_group {per_group!r} is neither True nor False")
         rates = Rates(optimizer, per_group)
         super().__init__(optimizer)
         self.agent = find_agent(agent, hyperparameters, rates)
@@ -217,10 +222,13 @@ class LRController(ReduceLROnPlateau):
         return {
             "format": FORMAT,
             "settings": describe(decider.settings),
+            "agent": name_of(self.agent),
+            "per_group": decider.rates.per_group,
             "numbers": {name: getattr(decider, name) for name in NUMBERS}
             | {name: getattr(decider, name).tolist() for name in STARTS},
             "ratios": list(decider.rates.ratios),
             "gains": list(decider.rates.gains),
+            "default_ratio": decider.rates.default_ratio,
             "memory": decider.memory.to_dict(),
             "last_gradient": [None if g is None else g.clone() for g in decider.measurer.last_gradient],
             "observation": dict(self.observation),
@@ -235,18 +243,22 @@ class LRController(ReduceLROnPlateau):
         Raises:
             InputError: it is the state of something else, or of a controller of another kind.
         """
-        if state_dict.get("format") != FORMAT or "settings" not in state_dict:
+        known = isinstance(state_dict, dict) and state_dict.get("format") == FORMAT and "settings" in state_dict
+        if not known:
             raise InputError("this is no state of an LRController of this version: give what its state_dict() returned")
         decider = self._decider
         check_match(state_dict["settings"], decider.settings)
+        check_agent(state_dict, self.agent)
         sizes = len(state_dict["memory"]["lr"]), len(state_dict["ratios"])
         decider.adopt_new_groups()
-        decider.rates.check_sizes(*sizes)
+        decider.rates.check_sizes(*sizes, state_dict.get("per_group", decider.rates.per_group))
+        self._guard.load_state_dict(state_dict["guard"])
         for name in NUMBERS:
             setattr(decider, name, state_dict["numbers"][name])
         for name in STARTS:
             setattr(decider, name, np.array(state_dict["numbers"][name]))
         decider.rates.ratios, decider.rates.gains = list(state_dict["ratios"]), list(state_dict["gains"])
+        decider.rates.default_ratio = state_dict.get("default_ratio", decider.rates.default_ratio)
         decider.memory = Memory.from_dict(state_dict["memory"])
         pairs = zip(state_dict["last_gradient"], decider.measurer.params(), strict=False)
         decider.measurer.last_gradient = [None if g is None else g.to(p.device, copy=True) for g, p in pairs]
@@ -254,5 +266,4 @@ class LRController(ReduceLROnPlateau):
         action = state_dict["last_action"]
         decider.last_action = None if action is None else action.cpu().numpy().copy()
         self.record = Record.from_tensor(state_dict["record"])
-        self._guard.load_state_dict(state_dict["guard"])
         decider.write()

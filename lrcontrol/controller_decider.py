@@ -14,7 +14,7 @@ from lrcontrol.agents import Agent
 from lrcontrol.controller_decisions import Budget
 from lrcontrol.controller_measures import MEASURES, Measurer
 from lrcontrol.controller_probe import Closure, probe_measures, told_apart, try_steps
-from lrcontrol.controller_rates import Rates
+from lrcontrol.controller_rates import Rates, put
 from lrcontrol.controller_state import Memory, chosen
 from lrcontrol.envs.features import (
     OF_LOG_LOSS,
@@ -49,7 +49,7 @@ class Decider:
         scale: what rollbacks have multiplied anchored and absolute rates by.
         lr0, momentum0: where the rows began (R,).
         observation, last_action: of the reference's row.
-        below_zero: whether a loss below 0 was warned of.
+        below_zero, blind: whether a loss below 0, and gradients that there are none of, were warned of.
     """
 
     def __init__(
@@ -64,15 +64,16 @@ class Decider:
         self.agent, self.settings, self.budget, self.rates = agent, settings, budget, rates
         self.moves_momentum = moves_momentum
         self.wanted = measures_of(settings.features) | (UNIT_MEASURES if settings.start else frozenset())
-        self.wanted |= {"grad_sq"} if self.wanted & MEASURES else frozenset()
         self.probes = any(name.startswith("probe_") for name in self.wanted)
+        self.sees_gradient = self.probes or bool(self.wanted & MEASURES)
+        self.wanted |= {"grad_sq"} if self.sees_gradient else frozenset()
         self.measurer = Measurer(rates, "grad_dot_memory" in self.wanted, sample)
         for lr in rates.lr0.tolist():
             settings.check_lr0(lr)
         self.lr0, self.momentum0, self.scale = rates.lr0, rates.momentum, 1.0
         self.memory = Memory.begin(self.lr0, self.momentum0, len(settings.hyperparameters))
         self.step_count = self.next_decision = self.forward_passes = 0
-        self.below_zero = False
+        self.below_zero = self.blind = False
         self.observation: dict[str, float] = {}
         self.last_action: NDArray[Any] | None = None
         self.set_rate()
@@ -97,12 +98,22 @@ class Decider:
         known = len(self.rates.ratios)
         if known == len(self.rates.groups):
             return False
-        made = np.array(self.rates.adopt_new_groups(self.lr))
+        made = np.array(self.rates.adopt_new_groups(self._unscheduled()))
         if len(made):
             momentum = self.rates.momentum[-len(made) :]
             self.memory.grow(made, momentum)
             self.lr0, self.momentum0 = np.append(self.lr0, made), np.append(self.momentum0, momentum)
+        due = self.rates.of_groups(self.memory.lr)
+        for group, rate in list(zip(self.rates.groups, due, strict=True))[known:]:
+            put(group, {"lr": rate})
         return True
+
+    def _unscheduled(self) -> float:
+        """Return the reference's rate without the schedule on top of it, which a later group's is a share of."""
+        memory, form, row = self.memory, self.settings.form, self.rates.row
+        if form == "recursive" or (form == "absolute" and memory.starts[row]):
+            return float(memory.level[row])
+        return float(self.scale * (self.lr0[row] if form == "anchored" else 1.0) * memory.factors[row, 0])
 
     def take_in_changes(self, warned: bool) -> bool:
         """Go on from what something else has written into the groups since; return whether it did, saying so once.
@@ -114,7 +125,8 @@ class Decider:
         written = rates.written(all_due)
         for number, found in sorted(written.items(), key=lambda entry: entry[0] not in rates.leaders):
             due, row, leads = all_due[number], rates.rows[number], number in rates.leaders
-            taken = found > 0.0 or (found == 0.0 and not leads)
+            goes_on = self.settings.form == "recursive" or due == 0.0  # else the rate is decided anew at every step
+            taken = (found > 0.0 and goes_on) if leads else found >= 0.0
             if not warned:
                 does = f"goes on from {found:g}" if taken else f"puts {due:g} back"
                 warnings.warn(
@@ -150,7 +162,8 @@ class Decider:
     def act(self, loss: float, closure: Closure | None) -> None:
         """Ask the agent where a decision is due, and set the rate of the step to come.
 
-        A decision stays due where no gradient is finite, as when a gradient scaler has gone too far.
+        A decision that looks at gradients stays due where there are none, or none is finite, as when a gradient scaler
+        has gone too far.
         """
         if self.step_count >= self.next_decision and self._decide(loss, closure):
             self.next_decision = self.step_count + self.settings.interval
@@ -162,11 +175,19 @@ class Decider:
         Return whether it was asked.
         """
         memory, settings, row = self.memory, self.settings, self.rates.row
-        rows = self.measurer.has_gradient() if self.rates.count > 1 else np.ones(1, dtype=np.bool_)
-        measures = self.measurer.measure(self.wanted)
-        spoiled = self._spoiled(measures)
-        rows &= ~spoiled
-        if spoiled.any() and not rows.any():
+        looks = self.rates.count > 1 or self.sees_gradient
+        rows = self.measurer.has_gradient() if looks else np.ones(1, dtype=np.bool_)
+        measures = self.measurer.measure(self.wanted) if rows.any() else {}
+        blank = self._blank(measures)
+        if self.sees_gradient and not self.blind and not (rows & ~blank).any():
+            self.blind = True
+            warnings.warn(
+                f"no parameter has a gradient, so agent {self.agent.name!r} cannot tell what to do and leaves the rate "
+                f"as it is: call controller.step(loss) after backward() and before zero_grad()",
+                stacklevel=4,
+            )
+        rows &= ~(blank | self._spoiled(measures))
+        if not rows.any():
             return False
         observation = self._observe(loss, measures, rows, closure)
         action, state = self.agent.predict(observation, memory.agent, memory.starts, deterministic=True)
@@ -177,6 +198,12 @@ class Decider:
         self.observation = dict(zip(settings.features, observation[row].tolist(), strict=True))
         self._apply(settings.factors(action, self.rates.count), rows)
         return True
+
+    def _blank(self, measures: dict[str, Array]) -> NDArray[np.bool_]:
+        """Return which rows (R,) are to find their start by a gradient that is 0."""
+        if self.settings.start is None or "grad_sq" not in measures:
+            return np.zeros(self.rates.count, dtype=np.bool_)
+        return np.asarray(self.memory.starts & (measures["grad_sq"] == 0.0))
 
     def _spoiled(self, measures: dict[str, Array]) -> NDArray[np.bool_]:
         """Return which rows (R,) have a gradient that is not finite, as far as anything was measured of it."""

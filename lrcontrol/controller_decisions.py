@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, is_dataclass, replace
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,8 @@ def find_agent(
         InputError: there is no such agent, or it moves other hyperparameters.
     """
     found = make_agent(agent)
+    if isinstance(hyperparameters, str) or not isinstance(hyperparameters, Sequence | None):
+        raise InputError(f'hyperparameters {hyperparameters!r} are neither ("lr",) nor ("lr", "momentum")')
     if hyperparameters is None:
         return found if rates.has_momentum else for_rate_alone(found)
     wanted, moved = tuple(hyperparameters), tuple(found.needs.get("hyperparameters", ("lr",)))
@@ -101,8 +104,15 @@ def make_settings(
     if interval is not None:
         values["interval"] = int(interval) if isinstance(interval, Integral) else interval
     low, high = values.get("lr_limits", Settings.lr_limits)
+    for name, value in (("min_lr", min_lr), ("max_lr", max_lr)):
+        if value is not None and not (isinstance(value, Real) and 0.0 < value < math.inf):
+            raise InputError(f"{name} {value!r} is no number above 0")
     values["lr_limits"] = (low if min_lr is None else float(min_lr), high if max_lr is None else float(max_lr))
-    values["steps"] = total_steps
+    if values["lr_limits"][0] >= values["lr_limits"][1]:
+        raise InputError("min_lr {:g} is not below max_lr {:g}".format(*values["lr_limits"]))
+    if total_steps is not None and not (isinstance(total_steps, Integral) and total_steps > 0):
+        raise InputError(f"total_steps {total_steps!r} is no whole number above 0")
+    values["steps"] = None if total_steps is None else int(total_steps)
     if base_schedule is not None:
         values["base_schedule"] = base_schedule
     settings = Settings.make(values)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lrcontrol.controller_decider import Decider
-from lrcontrol.controller_safety import Rollback, Snapshot
+from lrcontrol.controller_safety import Rollback, Snapshot, all_finite
 from lrcontrol.controller_state import Memory
 
 
@@ -45,12 +45,16 @@ class Guard:
             self.decider.memory.watch.add(self.rules, loss, fast_before, history)
 
     def keep(self) -> None:
-        """Copy the present state if it is good and the last copy is old."""
+        """Copy the present state if it is good and the last copy is old.
+
+        Parameters have to be finite: of theirs the loss says nothing yet where ``step`` follows the optimizer's.
+        """
         decider, rules = self.decider, self.rules
         if rules is None or decider.memory.watch.drifting:
             return
-        if self.snapshot is None or decider.step_count - self.snapshot[0] >= rules.every:
-            copy = Snapshot(decider.measurer.params(), decider.rates.optimizer, rules.module)
+        params = decider.measurer.params()
+        if (self.snapshot is None or decider.step_count - self.snapshot[0] >= rules.every) and all_finite(params):
+            copy = Snapshot(params, decider.rates.optimizer, rules.module)
             self.snapshot = decider.step_count, copy, decider.memory.to_dict()
 
     def handle(self, kind: str, loss: float) -> None:
@@ -95,8 +99,8 @@ class Guard:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take events and, with rules, the snapshot of ``state_dict``."""
-        self.events, self.snapshot = [dict(event) for event in state["events"]], None
-        found = state["snapshot"]
+        found, snapshot = state["snapshot"], None
         if self.rules is not None and found is not None:
-            copy = Snapshot.from_state_dict(found, self.decider.measurer.params())
-            self.snapshot = found["step"], copy, dict(found["memory"])
+            copy = Snapshot.from_state_dict(found, self.decider.measurer.params(), self.rules.module)
+            snapshot = found["step"], copy, dict(found["memory"])
+        self.events, self.snapshot = [dict(event) for event in state["events"]], snapshot

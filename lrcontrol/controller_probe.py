@@ -49,7 +49,7 @@ def loss_value(loss: object, device: Callable[[], torch.device]) -> float:
 
 @torch.no_grad()
 def try_steps(trials: list[Trial], closure: Closure, device: Callable[[], torch.device]) -> list[float]:
-    """Return the losses after trial steps θ − rate · u; the parameters are put back bit for bit.
+    """Return the losses after trial steps θ − rate · u; parameters are put back bit for bit, gradients as they were.
 
     All trials draw the same random numbers (dropout masks), and the generators are left as they were. The trials cost
     a copy of the parameters, and whatever memory the updates take.
@@ -60,20 +60,33 @@ def try_steps(trials: list[Trial], closure: Closure, device: Callable[[], torch.
         device: tells that of the parameters.
 
     Raises:
-        InputError: the closure returns something other than one number.
+        InputError: the closure returns something other than one number, or calls ``backward``.
     """
     kept = [(param, param.detach().clone()) for param, _ in trials[0][1]]
+    gradients = [param.grad for param, _ in kept]
     losses = []
     try:
         for rate, pairs in trials:
             for (param, value), (_, update) in zip(kept, pairs, strict=True):
                 torch.sub(value, update, alpha=rate, out=param)
             with same_randomness(device()):
-                losses.append(loss_value(closure(), device))
+                losses.append(loss_value(_called(closure), device))
     finally:
-        for param, value in kept:
+        for (param, value), gradient in zip(kept, gradients, strict=True):
             param.copy_(value)
+            param.grad = gradient  # which a closure that begins with zero_grad takes away
     return losses
+
+
+def _called(closure: Closure) -> SupportsFloat:
+    try:
+        return closure()
+    except RuntimeError as error:
+        if "does not require grad" not in str(error):
+            raise
+        raise InputError(
+            "the closure calls backward(), but is called without gradients: let it return the loss and do no more"
+        ) from error
 
 
 RESOLUTION = 4.0 * 2.0**-23  # what a mean in float32 can tell, relative to the loss

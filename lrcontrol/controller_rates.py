@@ -64,7 +64,9 @@ class Rates:
     Attributes:
         rows: each group's row.
         leaders: the group that each row's rate is that of.
-        ratios: each group's rate over that of its row; a group that is added later keeps the ratio that it has then.
+        ratios: each group's rate over that of its row; a group that is added later keeps the ratio that it has then, or
+            has ``default_ratio``, if it comes at the optimizer's default rate.
+        default_ratio: the default rate over the reference's at first.
         gains: each group's ``gain``, which its dampening keeps when its momentum moves; None without dampening.
         lr0: the rows' rates at first (R,).
     """
@@ -80,6 +82,7 @@ class Rates:
         self.leaders: list[int] = [] if per_group else [self.reference]
         self.ratios: list[float] = []
         self.gains: list[float | None] = []
+        self.default_ratio = self._default_rate() / rates[self.reference]
         start = self.adopt_new_groups(rates[self.reference])
         self.lr0 = np.array(start if per_group else [rates[self.reference]])
 
@@ -113,9 +116,14 @@ class Rates:
         """How many times a steady gradient ends up in an SGD step (R,): (1 − dampening) / (1 − β), 1 for all others."""
         return np.array([self.gains[number] or 1.0 for number in self.leaders])
 
+    def _default_rate(self) -> float:
+        """Return the rate of groups that are given none, NaN where there is none to tell."""
+        rate = getattr(unwrapped(self.optimizer), "defaults", {}).get("lr")
+        return math.nan if rate is None else float(rate)
+
     def adopt_new_groups(self, lr: float) -> list[float]:
         """Take in groups that were added since, at the reference rate ``lr``; return the rates of new rows."""
-        made = []
+        made, default = [], self._default_rate()
         separate([*self.groups, getattr(unwrapped(self.optimizer), "defaults", {})])  # which later groups begin with
         for number in range(len(self.ratios), len(self.groups)):
             group, base = self.groups[number], lr
@@ -124,13 +132,14 @@ class Rates:
                 self.leaders.append(number)
                 made.append(base := rate or lr)
             self.rows.append(len(self.leaders) - 1)
-            self.ratios.append(rate / base)
+            follows = rate == default and not self.per_group
+            self.ratios.append(self.default_ratio if follows else rate / base)
             self.gains.append(gain_of(group))
         return made
 
-    def check_sizes(self, rows: int, groups: int) -> None:
+    def check_sizes(self, rows: int, groups: int, per_group: bool) -> None:
         """Raise InputError unless a saved state of so many rows and groups is one of this optimizer."""
-        if (rows, groups) != (self.count, len(self.ratios)):
+        if (rows, groups, per_group) != (self.count, len(self.ratios), self.per_group):
             raise InputError(
                 f"the saved state is of {groups} parameter groups with {rows} rates decided on, and this controller "
                 f"has {len(self.ratios)} with {self.count}: make it with the same groups and per_group"

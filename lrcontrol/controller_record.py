@@ -152,7 +152,7 @@ def read_schedule(path: str | Path) -> dict[str, list[float]]:
         found = json.loads(path.read_text(encoding="utf-8"))
         names = (*COLUMNS, *_groups_of(found))
         return {name: [float("nan") if v is None else float(v) for v in found[name]] for name in names}
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{str(path)!r} is no recorded schedule ({type(error).__name__}: {error})") from error
 
 
@@ -169,7 +169,9 @@ def replay_schedule(optimizer: Optimizer, path: str | Path) -> LambdaLR:
     columns = read_schedule(path)
     if not columns["lr"]:
         raise InputError(f"the schedule {str(path)!r} holds no steps")
-    start, own = float(Rates(optimizer).lr0[0]), _groups_of(columns)
+    # What LambdaLR multiplies: where a scheduler was there before, as after a resume, not the rate in force.
+    starts = [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
+    start, own = starts[Rates(optimizer).reference], _groups_of(columns)
     momenta = [beta for beta in columns["momentum"] if math.isfinite(beta)]
     made = partial(_WithMomentum, momenta) if len(set(momenta)) > 1 else LambdaLR
     if not own:
@@ -179,7 +181,6 @@ def replay_schedule(optimizer: Optimizer, path: str | Path) -> LambdaLR:
             f"the schedule {str(path)!r} is of {len(own)} parameter groups, and the optimizer has "
             f"{len(optimizer.param_groups)}"
         )
-    starts = [float(group["lr"]) for group in optimizer.param_groups]
     return made(optimizer, [_multiples(columns[name], lr) for name, lr in zip(own, starts, strict=True)])
 
 

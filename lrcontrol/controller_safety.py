@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -48,9 +49,14 @@ class Rollback:
     module: nn.Module | None = None
 
     def __post_init__(self) -> None:
+        for name, kind in (("every", Integral), ("window", Integral), ("factor", Real), ("spike", Real)):
+            if not isinstance(value := getattr(self, name), kind):
+                raise InputError(f"rollback: {name} {value!r} is no {'whole ' * (kind is Integral)}number")
         for name in ("every", "window"):
             if getattr(self, name) < 1:
                 raise InputError(f"rollback: {name} {getattr(self, name)} is not positive")
+        if self.module is not None and not isinstance(self.module, nn.Module):
+            raise InputError(f"rollback: module {self.module!r} is no torch.nn.Module, whose buffers could be copied")
         if not 0.0 < self.factor < 1.0:
             raise InputError(f"rollback: factor {self.factor} is not between 0 and 1")
         if not 0.0 < self.spike < math.inf:
@@ -131,20 +137,33 @@ class Snapshot:
         return {"params": self.params, "buffers": self.buffers, "states": self.states}
 
     @classmethod
-    def from_state_dict(cls, state: dict[str, Any], params: Sequence[Tensor]) -> Snapshot:
+    def from_state_dict(cls, state: dict[str, Any], params: Sequence[Tensor], module: nn.Module | None) -> Snapshot:
         """Return the snapshot of a ``state_dict``, on the devices of the parameters.
 
         Raises:
-            InputError: it is of other parameters.
+            InputError: it is of other parameters, or of other buffers than the module's.
         """
-        shapes = [tuple(value.shape) for value in state["params"]]
-        if shapes != [tuple(param.shape) for param in params]:
+        if _shapes(state["params"]) != _shapes(params):
             raise InputError("the rollback state is of a model with other parameters: load it with the model it is of")
+        if _shapes(state["buffers"]) != _shapes([] if module is None else module.buffers()):
+            raise InputError("the rollback state is of another module's buffers: give Rollback(module=…) what it is of")
         made = cls.__new__(cls)
         made.params = [value.to(param.device, copy=True) for value, param in zip(state["params"], params, strict=True)]
         made.buffers = [value.clone() for value in state["buffers"]]
         made.states = [copied(entries) for entries in state["states"]]
         return made
+
+
+def _shapes(tensors: Iterable[Tensor]) -> list[tuple[int, ...]]:
+    return [tuple(tensor.shape) for tensor in tensors]
+
+
+def all_finite(tensors: Sequence[Tensor]) -> bool:
+    """Return whether all numbers are finite; the host waits once for each device."""
+    found: dict[torch.device, list[Tensor]] = {}
+    for tensor in tensors:
+        found.setdefault(tensor.device, []).append(torch.isfinite(tensor.detach()).all())
+    return all(bool(torch.stack(answers).all()) for answers in found.values())
 
 
 def copied(state: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lrcontrol.agents import Agent, TrainedAgent
 from lrcontrol.agents.base import State, choose_rows
 from lrcontrol.controller_safety import Watch
 from lrcontrol.envs.errors import InputError
@@ -117,6 +118,21 @@ def describe(settings: Settings) -> dict[str, Any]:
     """Return what has to be alike in the controller that saves a state and the one that loads it."""
     found = {name: getattr(settings, name) for name in MUST_MATCH}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
+
+
+def name_of(agent: Agent) -> str | None:
+    """Return what a saved state knows an agent by; None for a folder's, which may have been moved."""
+    return None if isinstance(agent, TrainedAgent) else agent.name
+
+
+def check_agent(state: dict[str, Any], agent: Agent) -> None:
+    """Raise InputError where a saved state holds what another agent has learned in the run."""
+    name = name_of(agent)
+    if state["memory"]["agent"] is not None and state.get("agent", name) != name:
+        saved = state["agent"] or "a trained agent"
+        raise InputError(
+            f"the saved state is of {saved}, not of agent {agent.name!r}: make the controller with that one"
+        )
 
 
 def check_match(found: dict[str, Any], settings: Settings) -> None:

@@ -20,6 +20,7 @@ from lrcontrol.controller import LRController
 from lrcontrol.controller_measures import Measurer
 from lrcontrol.controller_rates import Rates
 from lrcontrol.controller_record import plot_record, read_schedule, replay_schedule
+from lrcontrol.controller_safety import Rollback
 from lrcontrol.envs import InputError, Schedule
 
 ALL_MEASURES = frozenset({"grad_sq", "grad_dot_memory", "memory_sq", "grad_dot_update", "update_sq", "param_sq"})
@@ -158,12 +159,45 @@ def test_a_sample_of_a_large_model_measures_about_the_same(name):
         LRController(opt, sample=0)
 
 
-def test_without_any_gradient_nothing_breaks():
-    _, opt = small()
-    controller = LRController(opt, random_agent(), total_steps=5)
-    controller.step(1.0)
-    assert controller.observation["grad_sq_over_loss"] == 0.0
-    assert controller.observation["log_loss"] == 0.0
+@pytest.mark.parametrize("zeros", [False, True])
+@pytest.mark.parametrize("agent", ["learned", "hillclimb:factor=2", "schedule:kind=cosine,start=0.1", "trained"])
+def test_without_a_gradient_nothing_is_decided_until_there_is_one(agent, zeros):
+    """Whoever calls after ``zero_grad`` is told so; the next call with a gradient decides as if it were the first."""
+    rates = []
+    for calls in (1, 0):
+        net, opt = small()
+        controller = LRController(opt, random_agent() if agent == "trained" else agent, total_steps=5)
+        for param in net.parameters():
+            param.grad = torch.zeros_like(param) if zeros else None
+        finds_start = agent in ("learned", "schedule:kind=cosine,start=0.1")
+        if calls and (finds_start or not zeros):
+            with pytest.warns(UserWarning, match=r"no parameter has a gradient.* before zero_grad"):
+                controller.step(1.0, closure=lambda: 1.0)
+            assert controller.observation == {}
+            assert controller.last_action is None
+            controller.step(1.0, closure=lambda: 1.0)  # once is enough
+            controller._decider.step_count, controller._decider.memory.history = 0, None
+        run(net, opt, controller, 3)
+        rates.append(controller.lr)
+    assert rates[0] == rates[1]
+
+
+def test_gradients_are_there_again_after_a_closure_that_begins_with_zero_grad():
+    net, opt = small()
+    controller = LRController(opt, "hillclimb:factor=2")
+    x, y = data(0)
+    nn.functional.cross_entropy(net(x), y).backward()
+    before = [param.grad.clone() for param in net.parameters()]
+
+    def closure():
+        opt.zero_grad()
+        return nn.functional.cross_entropy(net(x), y)
+
+    controller.step(2.0, closure=closure)
+    for param, gradient in zip(net.parameters(), before, strict=True):
+        assert torch.equal(param.grad, gradient)
+    with pytest.raises(InputError, match=r"closure calls backward\(\)"):
+        controller.step(2.0, closure=lambda: nn.functional.cross_entropy(net(x), y).backward())
 
 
 @pytest.mark.parametrize("loss", [0.5, torch.tensor(0.5), torch.tensor([0.5]), np.float32(0.5), np.array(0.5)])
@@ -454,6 +488,18 @@ def test_a_state_of_another_controller_is_refused():
         LRController(opt, "bandit").load_state_dict(state)
     with pytest.raises(InputError, match="no state of an LRController"):
         LRController(opt, "bandit").load_state_dict({"factor": 0.1})
+    with pytest.raises(InputError, match="no state of an LRController"):
+        LRController(opt, "bandit").load_state_dict(None)
+    controller = LRController(opt, "bandit")
+    controller.step(1.0)
+    with pytest.raises(InputError, match="saved state is of bandit, not of agent 'bandit:policy=exp3s'"):
+        LRController(opt, "bandit:policy=exp3s").load_state_dict(controller.state_dict())
+    grouped = LRController(opt, "bandit", per_group=True)
+    with pytest.raises(InputError, match="the same groups and per_group"):
+        grouped.load_state_dict(controller.state_dict())
+    assert grouped.step_count == 0
+    cosine = LRController(opt, "schedule:kind=cosine", total_steps=9)
+    LRController(opt, "schedule:kind=linear", total_steps=9).load_state_dict(cosine.state_dict())  # nothing was learned
 
 
 # ---- record and replay
@@ -486,8 +532,36 @@ def test_a_recorded_run_replays_as_a_lambdalr(suffix, moved, tmp_path):
     assert opt.param_groups[0]["momentum"] == pytest.approx(controller.momentum)
 
 
+@pytest.mark.parametrize("moved", [("lr",), ("lr", "momentum")])
+def test_a_replay_goes_on_where_it_was_stopped_whichever_is_loaded_first(moved, tmp_path):
+    net, opt = small(momentum=0.9)
+    controller = LRController(opt, "hillclimb:factor=1.3", hyperparameters=moved)
+    run(net, opt, controller, 12)
+    controller.save_schedule(tmp_path / "run.json")
+    due = read_schedule(tmp_path / "run.json")["lr"]
+    for optimizer_first in (False, True):
+        _, opt = small(momentum=0.9)
+        schedule = replay_schedule(opt, tmp_path / "run.json")
+        for _ in range(5):
+            opt.step()
+            schedule.step()
+        states = opt.state_dict(), schedule.state_dict()
+        _, opt = small(momentum=0.9)
+        if optimizer_first:
+            opt.load_state_dict(states[0])
+        schedule = replay_schedule(opt, tmp_path / "run.json")
+        opt.load_state_dict(states[0])
+        schedule.load_state_dict(states[1])
+        opt.step()
+        schedule.step()
+        assert opt.param_groups[0]["lr"] == pytest.approx(due[6])
+
+
 def test_what_is_no_schedule_is_refused(tmp_path):
     _, opt = small()
+    (tmp_path / "list.json").write_text("[1]")
+    with pytest.raises(InputError, match="no recorded"):
+        replay_schedule(opt, tmp_path / "list.json")
     (tmp_path / "a.json").write_text("{}")
     (tmp_path / "b.json").write_text(json.dumps({"step": [], "loss": [], "lr": [], "momentum": []}))
     for name, complaint in (("a.json", "no recorded"), ("b.json", "no steps"), ("c.json", "there is no schedule")):
@@ -543,7 +617,16 @@ def test_groups_without_a_rate_are_named_with_their_optimizer():
     [
         ({"agent": "hilclimb"}, "did you mean 'hillclimb'"),
         ({"interval": 0}, "interval 0"),
-        ({"min_lr": 1.0, "max_lr": 0.1}, "lr_limits"),
+        ({"min_lr": 1.0, "max_lr": 0.1}, "min_lr 1 is not below max_lr 0.1"),
+        ({"min_lr": "low"}, "min_lr 'low' is no number"),
+        ({"max_lr": -1}, "max_lr -1 is no number above 0"),
+        ({"sample": "all"}, "sample 'all'"),
+        ({"rollback": {"every": 10}}, "neither True, False nor"),
+        ({"rollback": Rollback}, "neither True, False nor"),
+        ({"per_group": "no"}, "per_group 'no'"),
+        ({"hyperparameters": "lr"}, "hyperparameters 'lr' are neither"),
+        ({"hyperparameters": 1}, "hyperparameters 1 are neither"),
+        ({"total_steps": 1.5}, "total_steps 1.5"),
         ({"min_lr": 1.0}, "not within 1"),
         ({"total_steps": 0}, "steps 0"),
         ({"base_schedule": "cosin"}, "did you mean 'cosine'"),
@@ -659,5 +742,6 @@ def test_an_agent_with_a_start_does_not_look_at_the_rate_and_reckons_with_undamp
 def test_without_a_gradient_the_start_is_the_rate_that_was_given():
     model = torch.nn.Linear(3, 2)
     opt = torch.optim.SGD(model.parameters(), lr=0.25)
-    LRController(opt, ScheduleAgent("hold", Schedule(), start=0.1)).step(1.0)
+    with pytest.warns(UserWarning, match="no parameter has a gradient"):
+        LRController(opt, ScheduleAgent("hold", Schedule(), start=0.1)).step(1.0)
     assert opt.param_groups[0]["lr"] == 0.25

@@ -218,24 +218,37 @@ def test_what_another_scheduler_writes_into_one_group_is_taken_in_for_that_one()
 def test_a_rate_that_is_written_into_a_group_that_follows_is_its_ratio_from_then_on():
     params = [nn.Parameter(torch.ones(1)) for _ in range(3)]
     opt = torch.optim.SGD([{"params": [p]} for p in params], lr=1e-3)
-    controller = LRController(opt, "schedule:kind=step,gamma=0.5", total_steps=4)
+    controller = LRController(opt, "constant", base_schedule="linear", total_steps=4)
 
-    def step(lr=None):
-        for group, rate in zip(opt.param_groups, lr or [], strict=False):
+    def step(*rates):
+        for group, rate in zip(opt.param_groups, rates, strict=False):
             group["lr"] = rate
         controller.step(1.0)
         return controller.get_last_lr()
 
-    before = step()
-    assert before == [1e-3] * 3
+    assert step() == pytest.approx([1e-3] * 3)
     with pytest.warns(UserWarning, match=r"0\.0001 is in force where 0\.001 was due.* goes on from 0\.0001"):
-        assert step([1e-3, 1e-4, 0.0]) == pytest.approx([before[0], 0.1 * before[0], 0.0])
-    after = step()
-    assert after == pytest.approx([after[0], 0.1 * after[0], 0.0])
-    # the leader's too, to a half: what follows keeps its ratio, and the frozen one is let go on at the leader's rate
-    halved = step([after[0] / 2.0, after[1] / 2.0, after[0] / 2.0])
-    assert halved == pytest.approx([halved[0], 0.1 * halved[0], halved[0]])
-    assert controller.state_dict()["ratios"] == pytest.approx([1.0, 0.1, 1.0])
+        assert step(1e-3, 1e-4, 0.0) == pytest.approx([7.5e-4, 7.5e-5, 0.0])
+    assert step() == pytest.approx([5e-4, 5e-5, 0.0])
+    # the leader's is put back, since its schedule says what it is; what stood still is half of it from here
+    assert step(1e-3, 5e-5, 2.5e-4) == pytest.approx([2.5e-4, 2.5e-5, 1.25e-4])
+    assert controller.state_dict()["ratios"] == pytest.approx([1.0, 0.1, 0.5])
+
+
+@pytest.mark.parametrize("agent", ["learned", "schedule:kind=one-cycle", "constant"])
+def test_a_group_that_is_added_at_the_default_rate_follows_as_if_it_had_been_there(agent):
+    """And one that comes at a rate of its own is that share of the rate in force, the schedule aside."""
+    net = model()
+    opt = torch.optim.SGD(net[0].parameters(), lr=1e-3, momentum=0.9, dampening=0.9)
+    controller = LRController(opt, agent, total_steps=20)
+    run(net, opt, [controller], 3)
+    opt.add_param_group({"params": net[2].parameters()})
+    run(net, opt, [controller], 3, first=3)
+    assert controller.get_last_lr() == pytest.approx([controller.lr] * 2)
+    begun = controller._decider.memory.level[0] if agent == "learned" else 1e-3
+    opt.add_param_group({"params": [nn.Parameter(torch.zeros(1))], "lr": 0.1 * begun})
+    run(net, opt, [controller], 1, first=6)
+    assert controller.get_last_lr()[2] == pytest.approx(0.1 * controller.lr)
 
 
 @pytest.mark.parametrize("suffix", ["json", "csv"])

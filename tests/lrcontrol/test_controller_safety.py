@@ -76,6 +76,43 @@ def test_the_copy_holds_the_running_statistics_of_a_module():
     assert torch.equal(net[1].running_mean, mean)
 
 
+def test_a_copy_of_what_is_no_number_is_not_kept_where_the_loss_is_told_after_the_step():
+    """One bad gradient under a loss that was fine: the call after the step is the one that would copy its damage."""
+    net, opt = small()
+    controller = LRController(opt, "constant", rollback=Rollback(every=5))
+    x, y = data()
+    for step in range(30):
+        opt.zero_grad()
+        loss = exact_loss(net(x), y)
+        loss.backward()
+        if step == 10:
+            net[0].weight.grad.fill_(math.nan)
+        opt.step()
+        controller.step(loss)
+    assert [(event["step"], event["restored_step"]) for event in controller.events] == [(11, 5)]
+    assert math.isfinite(float(loss.detach()))
+    assert controller.lr == 0.05
+
+
+def test_a_copy_is_loaded_with_the_module_whose_buffers_it_holds():
+    net = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 2))
+    opt = torch.optim.SGD(net.parameters(), lr=0.1)
+    rules = {"with": Rollback(module=net), "without": True}
+    controllers = {name: LRController(opt, "constant", rollback=rule) for name, rule in rules.items()}
+    x, y = data()
+    exact_loss(net(x), y).backward()
+    for controller in controllers.values():
+        controller.step(1.0)
+    for name, other in (("with", "without"), ("without", "with")):
+        fresh = LRController(opt, "constant", rollback=rules[name])
+        with pytest.raises(InputError, match="another module's buffers"):
+            fresh.load_state_dict(controllers[other].state_dict())
+        assert fresh.step_count == 0
+        fresh.load_state_dict(controllers[name].state_dict())
+        fresh.step(math.nan)
+        assert fresh.events[0]["restored_step"] == 0
+
+
 def test_a_rate_that_is_far_too_high_is_brought_down():
     finals = []
     for rollback in (False, True):
@@ -117,7 +154,10 @@ def test_spikes_and_drifts_are_told_from_noise():
     assert step > 220
 
 
-@pytest.mark.parametrize("arguments", [{"every": 0}, {"factor": 1.0}, {"spike": 0.0}, {"window": 0}])
+@pytest.mark.parametrize(
+    "arguments",
+    [{"every": 0}, {"factor": 1.0}, {"spike": 0.0}, {"window": 0}, {"every": "5"}, {"factor": "x"}, {"module": "m"}],
+)
 def test_limits_that_cannot_be_used_are_named(arguments):
     (name,) = arguments
     with pytest.raises(InputError, match=f"rollback: {name}"):
