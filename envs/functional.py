@@ -25,6 +25,12 @@ def check_functional(module: nn.Module, task: Task) -> None:
             )
         if isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0.0:
             raise InputError(f"task {task.name!r}: {type(part).__name__} {name!r} is random: build it with p=0")
+    frozen = [name for name, parameter in module.named_parameters() if not parameter.requires_grad]
+    if frozen:
+        raise InputError(
+            f"task {task.name!r}: parameter {frozen[0]!r} does not require a gradient, and all are trained here: make "
+            f"what is fixed a buffer (register_buffer)"
+        )
     kept = torch.get_default_dtype()
     names = [name for name, parameter in module.named_parameters() if parameter.dtype != kept]
     if names:
@@ -39,6 +45,7 @@ def check_functional(module: nn.Module, task: Task) -> None:
 def check_task(module: nn.Module, task: Task) -> None:
     """Raise InputError where the model cannot be run on the task's data, or the loss is not one number."""
     x, y = (part[: task.batch_size] for part in task.train)
+    randomness = torch.get_rng_state()
     try:
         with torch.no_grad():
             outputs = module(x)
@@ -49,6 +56,8 @@ def check_task(module: nn.Module, task: Task) -> None:
             f"task {task.name!r}: model and loss do not run on a minibatch of inputs {tuple(x.shape)} and targets "
             f"{tuple(y.shape)}: {reason}"
         ) from error
+    if not torch.equal(randomness, torch.get_rng_state()):
+        raise InputError(f"task {task.name!r}: a forward pass draws random numbers, which replicas could not share")
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
         raise InputError(f"task {task.name!r}: the loss must be one number, the mean over the minibatch, not {shape}")
@@ -76,7 +85,8 @@ class StackedModule:
 
     def __init__(self, module: nn.Module, layout: Layout, task: Task) -> None:
         self.module, self.layout = module, layout
-        self.loss = mean_square if task.loss is F.mse_loss else task.loss
+        is_mse = task.loss is F.mse_loss or (isinstance(task.loss, nn.MSELoss) and task.loss.reduction == "mean")
+        self.loss = mean_square if is_mse else task.loss
         self.convolves = any(isinstance(part, nn.modules.conv._ConvNd) for part in module.modules())
 
     def _call(self, params: dict[str, Tensor], x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import pickle
 import time
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import cloudpickle
@@ -45,7 +45,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Job:
-    """A cell and all that is needed to run it, on this machine or another."""
+    """A cell and all that is needed to run it, on this machine or another, torch's default type included."""
 
     cell: Cell
     task: str | Task
@@ -54,6 +54,7 @@ class Job:
     seed: int
     device: str
     traces: bool = True
+    dtype: torch.dtype = field(default_factory=torch.get_default_dtype)
 
     def pack(self) -> bytes:
         """Return it as bytes, functions that are defined in a script or a notebook included."""
@@ -120,15 +121,17 @@ def run_packed(packed: bytes) -> Finished:
 
 def run_job(job: Job, progress: Progress | None = None) -> Finished:
     """Run a cell on one torch thread, so that its numbers do not depend on how many there are."""
-    began, threads = time.perf_counter(), torch.get_num_threads()
+    began, threads, dtype = time.perf_counter(), torch.get_num_threads(), torch.get_default_dtype()
     content = error = None
     torch.set_num_threads(1)
+    torch.set_default_dtype(job.dtype)
     try:
         content = _run(job, progress).to_bytes()
     except Exception as problem:  # whatever it is, the other cells go on
         error = f"{type(problem).__name__}: {problem}"
     finally:
         torch.set_num_threads(threads)
+        torch.set_default_dtype(dtype)
     return Finished(content, error, time.perf_counter() - began)
 
 

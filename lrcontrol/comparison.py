@@ -39,7 +39,8 @@ def compare(results: Results, baseline: str, measure: str = "train_loss", level:
         bootstrap interval, below 1 where the agent is better; probability_of_improvement, over pairs of runs with one
         initial rate; p, of Wilcoxon's signed-rank test of the scores, two-sided, and p_holm, corrected for the number
         of agents; interquartile_mean, of all losses; worst_start, the highest mean loss of an initial rate; diverged;
-        passes, forward and backward, in units of the baseline's, a backward pass counted as two forward ones.
+        passes, forward and backward, in units of the baseline's, a backward pass counted as two forward ones. Where a
+        loss is below 0 there is no ratio, NaN, and a run's score is the mean of its losses.
 
     Raises:
         InputError: an agent or a measure that is not there, no other agent, or one run alone.
@@ -58,12 +59,15 @@ def compare(results: Results, baseline: str, measure: str = "train_loss", level:
     for agent in results.agents:
         if np.isnan(results.by_start(agent, measure)).any():
             raise InputError(f"agent {agent!r} lacks runs, a cell of it having failed: evaluate again, or without it")
-    theirs, base_cost = np.maximum(results.by_start(baseline, measure), TINY), _passes(results, baseline)
+    theirs, base_cost = results.by_start(baseline, measure), _passes(results, baseline)
     rows: list[dict[str, Any]] = []
     for agent in others:
-        mine = np.maximum(results.by_start(agent, measure), TINY)
-        scores, base = np.log(mine).mean(axis=0), np.log(theirs).mean(axis=0)
-        ratio = np.exp(paired_difference(scores, base, level))
+        mine = results.by_start(agent, measure)
+        if min(mine.min(), theirs.min()) < 0.0:
+            scores, base, ratio = mine.mean(axis=0), theirs.mean(axis=0), np.full(3, np.nan)
+        else:
+            scores, base = (np.log(np.maximum(losses, TINY)).mean(axis=0) for losses in (mine, theirs))
+            ratio = np.exp(paired_difference(scores, base, level))
         row: dict[str, Any] = {"agent": agent, "runs": mine.shape[1], "starts": mine.shape[0]}
         row |= dict(zip(("ratio", "ratio_low", "ratio_high"), map(float, ratio), strict=True))
         row["probability_of_improvement"] = probability_of_improvement(mine.ravel(), theirs.ravel())

@@ -108,6 +108,12 @@ def _missing(study: ReportStudy, found: Standings) -> Iterator[Words]:
             f"them compare different trainings.",
             strong=True,
         )
+    if any(loss < 0.0 for loss in study.results.runs["train_loss"].to_pylist()):
+        yield Words(
+            "Some losses are below 0: whatever is of logarithms here, as ratios, areas and intervals are, counts them "
+            "as 1e-12 and means nothing.",
+            strong=True,
+        )
     if found.cut:
         yield Words(
             "Some agents lack runs or initial rates that others have: the tables are over those that all agents of a "

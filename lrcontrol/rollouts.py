@@ -163,7 +163,7 @@ def settled(
     Args:
         measured: loss and accuracy (R,) by ``"train"`` and, where there is one, ``"test"``.
         broken: (R,), runs whose training loss was not finite at some step.
-        first: (R,), the first training loss.
+        first: (R,), the first training loss, of one minibatch.
     """
     final: dict[str, NDArray[Any]] = {}
     for split in ("train", "test"):

@@ -8,14 +8,16 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 
 from lrcontrol.agents import AGENTS, Agent, make_agent
 from lrcontrol.cells import Cell, Job
 from lrcontrol.digests import digest_of_agent, digest_of_task
 from lrcontrol.envs.engine import pick_device
 from lrcontrol.envs.errors import InputError
+from lrcontrol.envs.functional import StackedModule
 from lrcontrol.envs.registry import make_task
-from lrcontrol.envs.seeding import check_seed
+from lrcontrol.envs.seeding import check_seed, run_seeds
 from lrcontrol.envs.settings import Settings
 from lrcontrol.envs.task import Task
 from lrcontrol.envs.world import World
@@ -87,6 +89,20 @@ class Study:
         for rate in rates:
             base.check_lr0(rate)
         World(base, 1, device=self.device)  # what is wrong with the task's model and data is said here
+        runs, several = min(2, self.block, self.runs), list(rates[:2])
+        world = World(base, runs * len(several), runs, device=self.device)
+        if isinstance(world.engine.model, StackedModule):
+            try:
+                world.reset([run_seeds(self.seed + run) for run in range(runs) for _ in several], several * runs)
+            except InputError:
+                raise
+            except Exception as error:  # of torch.vmap, where model and loss hold what it cannot stack
+                reason = str(error).splitlines()[0]
+                raise InputError(
+                    f"task {task.name!r}: model and loss run alone, but not as a stack of replicas "
+                    f"({type(error).__name__}: {reason}): use layers without recurrence, and write the loss in torch's "
+                    f"elementary functions, as lambda o, t: (o - t).square().mean()"
+                ) from error
 
     def rates(self, task: Task, optimizer: str) -> tuple[float, ...]:
         """Return the initial rates: the given ones, or half-decades over the task's range for the optimizer."""
@@ -111,7 +127,7 @@ class Study:
             "traces": self.traces,
             "contents": self._contents(),
             "settings": {name: str(value) for name, value in self.settings.items()},
-        }
+        } | ({} if (kept := torch.get_default_dtype()) == torch.float32 else {"dtype": str(kept)})
 
     def _contents(self) -> dict[str, str]:
         """Return a digest of each task of one's own and each trained agent, which their names do not tell apart."""

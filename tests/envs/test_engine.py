@@ -252,6 +252,13 @@ def test_noise_on_the_quadratic_leaves_its_minimum_at_zero():
     assert engine.evaluate(task.train)[0][0] == pytest.approx(float(floor), rel=1e-5)
 
 
+class Noisy(nn.Linear):
+    """A layer with dropout that no module tells of."""
+
+    def forward(self, x):
+        return F.dropout(super().forward(x), 0.5, self.training)
+
+
 def test_the_first_loss_must_be_finite():
     data = torch.ones(8, 4), torch.full((8, 2), -1.0)
     loss = lambda outputs, targets: (targets + 0.0 * outputs).log().mean()  # noqa: E731
@@ -267,6 +274,11 @@ def test_the_first_loss_must_be_finite():
         (lambda: nn.Sequential(nn.Linear(64, 10), nn.Dropout(0.5)), "is random"),
         (lambda: nn.Sequential(nn.Linear(64, 10).double()), "torch.float32, which"),
         (lambda: nn.Flatten(), "no parameters"),
+        (
+            lambda: nn.Sequential(nn.Linear(64, 8).requires_grad_(False), nn.Linear(8, 10)),
+            "'0.weight' does not require",
+        ),
+        (lambda: Noisy(64, 10), "draws random numbers"),
     ],
 )
 def test_modules_that_replicas_cannot_share_are_refused(module, complaint):

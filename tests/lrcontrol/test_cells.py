@@ -7,11 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import torch
+from stable_baselines3 import PPO
 
 import lrcontrol
 from lrcontrol.agents import make_agent
@@ -19,7 +20,8 @@ from lrcontrol.backends import Pool
 from lrcontrol.cell_store import CellStore, read_journal, write_whole
 from lrcontrol.cells import Cell, Job, Outcome, run_job, run_packed
 from lrcontrol.digests import digest_of_agent, digest_of_task
-from lrcontrol.envs import InputError, mlp
+from lrcontrol.envs import InputError, TrainingVectorEnv, mlp
+from lrcontrol.envs.sb3 import SB3VecEnv
 from lrcontrol.evaluate_cli import main
 from lrcontrol.replay import Replay
 from lrcontrol.results import TRACE_COLUMNS
@@ -240,6 +242,7 @@ def test_a_task_of_the_same_name_with_other_data_is_another_study(tmp_path):
     for other in (
         replace(parabola(1.0), loss=lambda outputs, targets: (outputs - targets).abs().mean()),
         replace(parabola(1.0), model=lambda: mlp(1, 4, 1, activation="relu")),
+        replace(parabola(1.0), lr0_range={"sgd": (0.1, 1.0)}),  # which the default grid is made of
     ):
         assert digest_of_task(other) != digest_of_task(parabola(1.0))
 
@@ -254,6 +257,53 @@ def test_a_trained_agent_is_known_by_its_weights_and_needs_in_whatever_order_the
     others = [replace(agent, network=halved), replace(agent, needs={**agent.needs, "max_factor": 3.0})]
     assert len({wanted, *map(digest_of_agent, others), digest_of_agent(Replay(others[0]))}) == 3
     assert digest_of_agent(make_agent("hillclimb")) is None
+
+
+@dataclass
+class Halving:
+    """Multiplies the rate by ``by`` at every step, which its name does not say."""
+
+    by: float
+    name: str = "halving"
+
+    @property
+    def needs(self):
+        return {"multipliers": (self.by,)}
+
+    def predict(self, observation, state=None, episode_start=None, deterministic=False):
+        return np.zeros(len(observation), dtype=np.int64), state
+
+
+def test_an_object_of_the_same_name_that_holds_something_else_is_another_study(tmp_path):
+    arguments = {"lr0": [0.1], "runs": 1, "steps": 2, "out": tmp_path / "out"}
+    first = lrcontrol.evaluate("digits-mlp", [Halving(0.5)], **arguments)
+    again = lrcontrol.evaluate("digits-mlp", [Halving(0.5)], **arguments)
+    assert again.runs == first.runs
+    with pytest.raises(InputError, match=r"another study \(config.contents.halving is"):
+        lrcontrol.evaluate("digits-mlp", [Halving(0.25)], **arguments)
+
+
+def test_a_model_in_memory_is_known_by_its_weights():
+    env = SB3VecEnv(TrainingVectorEnv(2, task="digits-mlp", steps=4))
+    models = [PPO("MlpPolicy", env, seed=seed, n_steps=4, batch_size=8) for seed in (0, 1, 0)]
+    first, other, same = (digest_of_agent(make_agent(model)) for model in models)
+    assert first == same
+    assert first != other
+
+
+def test_workers_keep_numbers_in_torchs_default_type():
+    """In double precision the loss after no step at all is that of the task's own formula to the last digits."""
+    task = replace(parabola(1.0), train=tuple(part.double() for part in parabola(1.0).train))
+    torch.set_default_dtype(torch.float64)
+    try:
+        job = Job(Cell("parabola", "sgd", "constant", (0.1,), 0, 1), task, make_agent("constant"), {}, 0, "cpu").pack()
+        here = run_packed(job).content
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert run_packed(job).content == here
+    assert torch.get_default_dtype() == torch.float32
+    loss = Outcome.from_bytes(here).final["train_loss"]
+    assert loss != loss.astype(np.float32)
 
 
 def test_a_folder_that_only_looks_like_a_study_is_never_replaced(tmp_path):

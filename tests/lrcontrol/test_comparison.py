@@ -56,6 +56,17 @@ def test_an_agent_like_the_baseline_is_no_better():
     assert (row["ratio"], row["probability_of_improvement"], row["p"], row["p_holm"]) == (1.0, 0.5, 1.0, 1.0)
 
 
+def test_losses_below_0_have_no_ratio_and_are_compared_as_they_are():
+    losses = {"a": np.array([[-1.0, -2.0, -3.0], [1.0, 2.0, 3.0]])}
+    losses["b"] = np.array([[-2.0, -3.0, -4.0], [0.5, 1.0, 1.5]])
+    (row,) = compare(results_of(losses), "a").to_pylist()
+    assert np.isnan([row[name] for name in ("ratio", "ratio_low", "ratio_high")]).all()
+    assert row["probability_of_improvement"] == 1.0
+    assert row["p"] == 0.25  # of three differences, all of one sign: 2 / 2³
+    assert row["worst_start"] == 1.0
+    assert row["interquartile_mean"] == pytest.approx(trim_mean(np.ravel(losses["b"]), 0.25))
+
+
 def test_holm_by_hand():
     # sorted 0.01, 0.02, 0.03, 0.6 times 4, 3, 2, 1: 0.04, 0.06, 0.06, 0.6, never falling
     assert holm([0.03, 0.01, 0.6, 0.02]) == pytest.approx([0.06, 0.04, 0.6, 0.06])

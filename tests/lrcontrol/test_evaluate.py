@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from reference import train
 
 import lrcontrol
 from lrcontrol.agents import AGENTS
-from lrcontrol.envs import make_task
+from lrcontrol.envs import InputError, make_task
 from lrcontrol.envs.seeding import run_seeds
 from lrcontrol.evaluate_cli import main
 from lrcontrol.evaluation import DEFAULT_AGENTS, Interrupted
@@ -130,6 +131,18 @@ def test_no_run_is_better_for_having_broken():
     assert final["train_loss"].tolist() == [1.0, 20.0, 20.0, 20.0]
     assert final["train_accuracy"].tolist() == [0.3, 0.3, 0.0, 0.0]
     assert final["diverged"].tolist() == [0, 1, 1, 1]
+
+
+def test_what_cannot_be_stacked_is_said_before_the_work():
+    x = torch.randn(32, 4, generator=torch.Generator().manual_seed(0))
+    model = lambda: torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.GELU(), torch.nn.Linear(3, 1))  # noqa: E731
+    task = lrcontrol.Task(model=model, train=(x, x[:, :1]), batch_size=8, steps=2, loss=torch.nn.MSELoss())
+    same = replace(task, loss=lambda outputs, targets: (outputs - targets).square().mean())
+    arguments = {"lr0": [0.01, 0.1], "runs": 2}
+    ended = [lrcontrol.evaluate(one, ["constant"], **arguments).by_start("constant") for one in (task, same)]
+    np.testing.assert_allclose(*ended, rtol=1e-6)
+    with pytest.raises(InputError, match=r"not as a stack of replicas.* in torch's elementary functions"):
+        lrcontrol.evaluate(replace(task, loss=torch.nn.HuberLoss()), ["constant"], **arguments)
 
 
 def test_hyperparameter_settings_reach_every_agent():
