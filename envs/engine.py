@@ -21,7 +21,8 @@ from lrcontrol.envs.reductions import row_dot, row_norm
 from lrcontrol.envs.seeding import RunSeeds, build_module
 from lrcontrol.envs.task import Data, Smoothing, Task
 
-EVALUATION_NUMBERS = 1 << 22  # activations held at once while a whole data set is evaluated
+EVALUATED = 1000  # rows of a data set that are evaluated at once, whatever else is: a norm over them is of these
+EVALUATION_NUMBERS = 1 << 22  # activations held at once then, as if a layer had 64
 
 
 def pick_device(name: str) -> torch.device:
@@ -278,13 +279,15 @@ class Engine:
     def evaluate(self, data: Data) -> tuple[Array, Array]:
         """Return the mean loss (R,) and accuracy (R,), NaN where the task has none, over a whole data set."""
         inputs, targets = data
-        chunk = max(1, min(len(inputs), 1000, EVALUATION_NUMBERS // (64 * self.rows)))
+        count = max(1, EVALUATION_NUMBERS // (64 * min(len(inputs), EVALUATED)))
         total, correct = np.zeros(self.rows), np.zeros(self.rows)
-        for first in range(0, len(inputs), chunk):
-            x, y = (part[first : first + chunk].to(self.device) for part in (inputs, targets))
-            outputs = self.model.outputs(self._params, x[None])
-            total += len(x) * torch.vmap(self.task.loss, in_dims=(0, None))(outputs, y).double().cpu().numpy()
-            if self.task.classifies:
-                correct += (outputs.argmax(dim=-1) == y).sum(dim=1).cpu().numpy()
+        for first in range(0, len(inputs), EVALUATED):
+            x, y = (part[first : first + EVALUATED].to(self.device) for part in (inputs, targets))
+            for rows in (slice(row, row + count) for row in range(0, self.rows, count)):
+                outputs = self.model.outputs(self._params[rows], x[None])
+                losses = torch.vmap(self.task.loss, in_dims=(0, None))(outputs, y)
+                total[rows] += len(x) * losses.double().cpu().numpy()
+                if self.task.classifies:
+                    correct[rows] += (outputs.argmax(dim=-1) == y).sum(dim=1).cpu().numpy()
         accuracy = correct / len(inputs) if self.task.classifies else np.full(self.rows, np.nan)
         return total / len(inputs), accuracy

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
+from lrcontrol.envs.errors import InputError
 from lrcontrol.envs.gym import TrainingVectorEnv
 
 
@@ -30,14 +31,19 @@ class SB3VecEnv(VecEnv):
         self._actions: NDArray[Any] = np.zeros(0)
 
     def reset(self) -> NDArray[np.float32]:
-        """Start all runs anew, with the seeds that ``seed`` was given since the last reset."""
+        """Start all runs anew, with the seeds and options (``lr0``) that were set since the last reset.
+
+        Raises:
+            InputError: some environments were given an ``lr0`` and others not, or another option was.
+        """
         observations, self.reset_infos = [], []
         for env, rows in zip(self.envs, self._slices, strict=True):
             seeds = [seed for seed in self._seeds[rows] if seed is not None]
-            observation, infos = env.reset(seed=seeds or None)
+            observation, infos = env.reset(seed=seeds or None, options=_together(self._options[rows]))
             observations.append(observation)
             self.reset_infos += _rows(infos, env.num_envs)
         self._reset_seeds()
+        self._reset_options()
         return np.concatenate(observations)
 
     def step_async(self, actions: NDArray[Any]) -> None:
@@ -75,6 +81,14 @@ class SB3VecEnv(VecEnv):
     def env_is_wrapped(self, wrapper_class: type[Any], indices: int | Iterable[int] | None = None) -> list[bool]:
         """Return False for each index: there are no single environments to wrap."""
         return [False for _ in self._get_indices(indices)]
+
+
+def _together(options: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the options of single environments as those of them all."""
+    names = {name for one in options for name in one}
+    if any(names != one.keys() for one in options):
+        raise InputError(f"options {sorted(names)} were given to some environments only: give them to all")
+    return {name: [one[name] for one in options] for name in names}
 
 
 def _step(

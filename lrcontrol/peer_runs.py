@@ -14,13 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lrcontrol.envs.engine import pick_device
+from lrcontrol.envs.engine import EVALUATED, pick_device
 from lrcontrol.envs.minibatches import Minibatches
 from lrcontrol.envs.seeding import build_module, run_seeds
 from lrcontrol.envs.task import Data, Task
 from lrcontrol.rollouts import Assignment, Trained, settled
-
-CHUNK = 1000  # rows of a data set that are evaluated at once
 
 
 @dataclass(frozen=True)
@@ -142,8 +140,8 @@ def _mode(optimizer: Optimizer, name: str) -> None:
 @torch.no_grad()
 def _measure(module: nn.Module, task: Task, data: Data, device: torch.device) -> tuple[float, float]:
     total = correct = 0.0
-    for first in range(0, len(data[0]), CHUNK):
-        x, y = (part[first : first + CHUNK].to(device) for part in data)
+    for first in range(0, len(data[0]), EVALUATED):
+        x, y = (part[first : first + EVALUATED].to(device) for part in data)
         outputs = module(x)
         total += len(x) * float(task.loss(outputs, y))
         if task.classifies:

@@ -116,7 +116,8 @@ class Results:
         import pyarrow.parquet as pq
 
         folder = Path(folder)
-        types = dict.fromkeys(MEASURES, pa.float64()) | {"lr0": pa.float64(), "agent": pa.string()}
+        types = dict.fromkeys(MEASURES, pa.float64()) | {"lr0": pa.float64()}
+        types |= dict.fromkeys(("task", "optimizer", "agent"), pa.string())
         options = pa.csv.ConvertOptions(column_types=types, null_values=[])
         try:
             runs = pa.csv.read_csv(folder / "runs.csv", convert_options=options)

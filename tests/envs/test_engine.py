@@ -13,7 +13,7 @@ from torch import nn
 from lrcontrol.envs import Engine, InputError, Smoothing, Task, blocks, make_task, mlp
 from lrcontrol.envs.functional import StackedModule
 from lrcontrol.envs.mlp import StackedMLP
-from lrcontrol.envs.seeding import run_seeds
+from lrcontrol.envs.seeding import build_module, run_seeds
 
 # Few where a step is dear, or where a ReLU at its edge turns rounding into another gradient.
 STEPS = {"mnist-cnn": 4, "mnist-autoencoder": 6, "shakespeare-gpt": 2, "fashion-mnist-deep": 6}
@@ -250,6 +250,25 @@ def test_noise_on_the_quadratic_leaves_its_minimum_at_zero():
     engine.reset([run_seeds(0)])
     engine.params.zero_()
     assert engine.evaluate(task.train)[0][0] == pytest.approx(float(floor), rel=1e-5)
+
+
+def test_what_is_measured_on_a_whole_data_set_does_not_depend_on_how_many_replicas_there_are():
+    """Also with a norm over the rows that are evaluated together, which are the same thousand for one and for many."""
+    random = torch.Generator().manual_seed(0)
+    x = torch.randn(1500, 4, generator=random)
+    y = (x[:, 0] > 0).long()
+    norm = lambda: nn.BatchNorm1d(8, track_running_stats=False)  # noqa: E731
+    model = lambda: nn.Sequential(nn.Linear(4, 8), norm(), nn.Linear(8, 2))  # noqa: E731
+    task = Task(model=model, train=(x, y), batch_size=50, steps=5)
+    found = []
+    for rows in (1, 150):
+        engine = Engine(task, "sgd", rows, streams=1)
+        engine.reset([run_seeds(3)] * rows)
+        found.append(engine.evaluate(task.train)[0])
+    assert set(found[1]) == set(found[0])
+    module = build_module(model, run_seeds(3).init)
+    expected = [1000 * F.cross_entropy(module(x[:1000]), y[:1000]), 500 * F.cross_entropy(module(x[1000:]), y[1000:])]
+    assert found[0][0] == pytest.approx(float(sum(expected).detach()) / 1500, rel=1e-6)
 
 
 class Noisy(nn.Linear):

@@ -38,6 +38,25 @@ def test_it_is_what_dummy_vec_env_is_over_single_environments():
                 np.testing.assert_array_equal(value, b[key])
 
 
+def test_options_hold_for_one_reset_as_in_dummy_vec_env():
+    ours = adapted(lr0_range=(1e-3, 1e-3))
+    theirs = DummyVecEnv([lambda: gymnasium.make("lrcontrol/Training-v0", **SETTINGS, lr0_range=(1e-3, 1e-3))] * 3)
+    rates = []
+    for env in (ours, theirs):
+        for options in ([{"lr0": 0.1 * (row + 1)} for row in range(3)], {"lr0": 0.5}, None):
+            if options:
+                env.set_options(options)
+            env.reset()
+            rates.append([info["lr"] for info in env.reset_infos])
+    assert rates[:3] == rates[3:] == [pytest.approx(wanted) for wanted in ([0.1, 0.2, 0.3], [0.5] * 3, [1e-3] * 3)]
+    ours.set_options([{"lr0": 0.1}, {}, {}])
+    with pytest.raises(InputError, match="give them to all"):
+        ours.reset()
+    ours.set_options({"lr": 0.1})
+    with pytest.raises(InputError, match="did you mean 'lr0'"):
+        ours.reset()
+
+
 def test_what_it_returned_stays_as_it_was():
     env = adapted()
     kept = [env.reset()]

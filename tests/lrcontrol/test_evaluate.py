@@ -415,3 +415,9 @@ def test_results_are_read_back_as_they_were_written(tmp_path):
                 assert str(ours[column].to_pylist()) == str(theirs[column].to_pylist()), (task, name, column)
     with pytest.raises(lrcontrol.InputError, match="does not hold"):
         lrcontrol.Results.load(tmp_path)
+
+
+def test_a_task_that_is_called_by_a_number_is_read_back_as_it_was(tmp_path):
+    task = replace(make_task("digits-mlp"), name="2024")
+    lrcontrol.evaluate(task, ["constant"], lr0=[0.1], runs=1, steps=1, out=tmp_path / "out")
+    assert lrcontrol.Results.load(tmp_path / "out").runs["task"].to_pylist() == ["2024"]
