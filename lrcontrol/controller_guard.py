@@ -52,8 +52,8 @@ class Guard:
         decider, rules = self.decider, self.rules
         if rules is None or decider.memory.watch.drifting:
             return
-        params = decider.measurer.params()
-        if (self.snapshot is None or decider.step_count - self.snapshot[0] >= rules.every) and all_finite(params):
+        due = self.snapshot is None or decider.step_count - self.snapshot[0] >= rules.every
+        if due and all_finite(params := decider.measurer.params()):
             copy = Snapshot(params, decider.rates.optimizer, rules.module)
             self.snapshot = decider.step_count, copy, decider.memory.to_dict()
 

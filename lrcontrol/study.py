@@ -88,21 +88,25 @@ class Study:
             raise InputError(f"initial learning rates {list(rates)}: give at least one, and none twice")
         for rate in rates:
             base.check_lr0(rate)
-        World(base, 1, device=self.device)  # what is wrong with the task's model and data is said here
-        runs, several = min(2, self.block, self.runs), list(rates[:2])
-        world = World(base, runs * len(several), runs, device=self.device)
-        if isinstance(world.engine.model, StackedModule):
-            try:
-                world.reset([run_seeds(self.seed + run) for run in range(runs) for _ in several], several * runs)
-            except InputError:
-                raise
-            except Exception as error:  # of torch.vmap, where model and loss hold what it cannot stack
-                reason = str(error).splitlines()[0]
-                raise InputError(
-                    f"task {task.name!r}: model and loss run alone, but not as a stack of replicas "
-                    f"({type(error).__name__}: {reason}): use layers without recurrence, and write the loss in torch's "
-                    f"elementary functions, as lambda o, t: (o - t).square().mean()"
-                ) from error
+        alone = World(base, 1, device=self.device)  # what is wrong with the task's model and data is said here
+        if isinstance(alone.engine.model, StackedModule):
+            self._check_stack(task, base, list(rates[:2]))
+
+    def _check_stack(self, task: Task, base: Settings, rates: list[float]) -> None:
+        """Raise InputError where runs from several rates, side by side as in a cell, cannot take their first step."""
+        runs = min(2, self.block, self.runs)
+        world = World(base, runs * len(rates), runs, device=self.device)
+        try:
+            world.reset([run_seeds(self.seed + run) for run in range(runs) for _ in rates], rates * runs)
+        except InputError:
+            raise
+        except Exception as error:  # of torch.vmap, where model and loss hold what it cannot stack
+            reason = str(error).splitlines()[0]
+            raise InputError(
+                f"task {task.name!r}: model and loss run alone, but not as a stack of replicas "
+                f"({type(error).__name__}: {reason}): use layers without recurrence, and write the loss in torch's "
+                f"elementary functions, as lambda o, t: (o - t).square().mean()"
+            ) from error
 
     def rates(self, task: Task, optimizer: str) -> tuple[float, ...]:
         """Return the initial rates: the given ones, or half-decades over the task's range for the optimizer."""

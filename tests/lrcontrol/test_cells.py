@@ -292,7 +292,7 @@ def test_a_model_in_memory_is_known_by_its_weights():
 
 
 def test_workers_keep_numbers_in_torchs_default_type():
-    """In double precision the loss after no step at all is that of the task's own formula to the last digits."""
+    """A job that was made in double precision gives the same bytes where single precision is the default."""
     task = replace(parabola(1.0), train=tuple(part.double() for part in parabola(1.0).train))
     torch.set_default_dtype(torch.float64)
     try:
