@@ -14,6 +14,7 @@ from lrcontrol.envs import (
     random_fresh,
     random_images,
     random_quadratic,
+    random_raw,
     random_synthetic,
     text,
 )
@@ -26,6 +27,7 @@ DISTRIBUTIONS: dict[str, Callable[[int, bool], Task]] = {
     "random-deep": random_deep.random_deep,
     "random-images": random_images.random_images,
     "random-fresh": random_fresh.random_fresh,
+    "random-raw": random_raw.random_raw,
     "random-quadratic": random_quadratic.random_quadratic,
 }
 

@@ -238,7 +238,8 @@ class Options:
     """Folder of an agent that sees no more than these features: the search is for what to add to its answers."""
 
     begin: dict[str, float] = field(default_factory=dict)
-    """Weights of a linear policy to begin with, by feature, and its bias: relative_peak -1 bias -1.5."""
+    """Weights of a linear policy to begin with, by feature, and its bias: relative_peak -1 bias -1.5; those of a second
+    output, the momentum's, as momentum:relative_peak 0.2 momentum:bias -0.3."""
 
     @property
     def shape(self) -> Shape:
@@ -283,15 +284,17 @@ class Search:
         if options.hidden:
             count = shape.hidden * shape.inputs
             mean[:count] = np.random.default_rng(options.seed).normal(0.0, shape.inputs**-0.5, count)
-        bias = shape.outputs * shape.inputs  # of the rate, the first output
-        for name, value in options.begin.items():
+        for spelled, value in options.begin.items():
             if options.hidden:
                 raise ValueError("begin is for a policy without hidden units")
+            output, _, name = spelled.rpartition(":")
+            row = options.hyperparameters.index(output or "lr")
+            bias = shape.outputs * shape.inputs + row
             if name == "bias":
                 mean[bias] += value
             else:
                 i = options.features.index(name)
-                mean[i] += value * scale[1, i]
+                mean[row * shape.inputs + i] += value * scale[1, i]
                 mean[bias] += value * scale[0, i]
         if options.init is not None:
             begin_with(options.init, mean, scale, shape, options.features)

@@ -12,6 +12,7 @@ from lrcontrol.envs.random_deep import random_deep
 from lrcontrol.envs.random_fresh import random_fresh
 from lrcontrol.envs.random_images import Patches, random_images
 from lrcontrol.envs.random_quadratic import Line, random_quadratic
+from lrcontrol.envs.random_raw import random_raw
 from lrcontrol.envs.seeding import build_module
 
 
@@ -72,6 +73,29 @@ def test_random_fresh_holds_digits_that_are_hardly_seen_twice_and_some_whose_pix
     assert 1 <= raw <= 14
 
 
+def test_random_raw_holds_pixels_and_measurements_of_tens_and_a_first_loss_above_that_of_guessing():
+    tasks = [random_raw(index) for index in range(60)]
+    losses, smoothed, deep = [], 0, 0
+    for index, task in enumerate(tasks):
+        inputs, targets = task.train
+        assert inputs.min() == 0.0
+        assert 10.0 < inputs.std() < 1000.0
+        assert 16 <= task.batch_size <= 1024
+        assert 100 <= task.steps <= 600
+        module = build_module(task.model, 0)
+        widths = [part.out_features for part in module if isinstance(part, nn.Linear)]
+        assert all(8 <= width <= 64 for width in widths[:-1])
+        assert widths[-1] == int(targets.max()) + 1
+        assert widths[-1] == 10 or index % 3 == 2
+        smoothed += task.smoothing is not None
+        deep += len(widths) == 3
+        losses.append(task.loss(module(inputs), targets).item() / np.log(widths[-1]))
+    assert np.median(losses) > 2.0
+    assert max(losses) > 10.0
+    assert 15 < smoothed < 45
+    assert 8 < deep < 34
+
+
 def test_random_quadratic_is_one_of_a_power_law_spectrum():
     for index in range(20):
         task = random_quadratic(index)
@@ -90,7 +114,7 @@ def test_random_quadratic_is_one_of_a_power_law_spectrum():
         torch.testing.assert_close(excess, gap, rtol=1e-2, atol=1e-6)
 
 
-@pytest.mark.parametrize("draw", [random_images, random_deep, random_fresh, random_quadratic])
+@pytest.mark.parametrize("draw", [random_images, random_deep, random_fresh, random_raw, random_quadratic])
 def test_each_can_be_trained_and_refuses_a_negative_index(draw):
     with pytest.raises(InputError, match="index -1 is negative"):
         draw(-1)

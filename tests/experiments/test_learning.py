@@ -85,6 +85,11 @@ def test_a_search_begins_as_the_policy_that_it_is_given_also_where_momentum_move
         answers = options.shape.act(np.array([search.mean] * 2), (x - scale[0]) / scale[1])
         np.testing.assert_allclose(answers[:, 0], [0.45, -0.55], rtol=1e-9)
         np.testing.assert_allclose(answers[:, 1:], 0.0)
+        if "momentum" in moved:
+            second = {"momentum:fast_vs_slow": 1.0, "momentum:bias": 0.05}
+            search = evolve.Search.begin(replace(options, begin=begin | second))
+            answers = options.shape.act(np.array([search.mean] * 2), (x - scale[0]) / scale[1])
+            np.testing.assert_allclose(answers, [[0.45, 0.35], [-0.55, 0.05]], rtol=1e-9)
 
 
 def test_a_search_for_what_to_add_scores_the_sum_and_writes_it(tmp_path):
