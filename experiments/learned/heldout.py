@@ -3,6 +3,7 @@
     python -m experiments.learned.heldout                  # all tasks
     python -m experiments.learned.heldout --optimizers sgd # the others' rows stay as they are
     python -m experiments.learned.heldout --agent learned:momentum=false --suffix _rate
+    python -m experiments.learned.heldout --optimizers sgd --anew learned distilled replay:of=learned
 
 Each agent on each task and optimizer is a result folder below ``results/learned/heldout``; what is there is not done
 again. The tables are written from all that is there: heldout.csv task by task, overall.csv over the tasks, runs.parquet
@@ -80,6 +81,9 @@ class Options:
     folder: Path = Path("results/learned/heldout")
     """Where the result folders are."""
 
+    anew: tuple[str, ...] = ()
+    """Run only these; the runs of all others are those that runs.parquet has."""
+
     suffix: str = ""
     """Of the tables' names, for another agent's."""
 
@@ -107,6 +111,8 @@ def place(folder: Path, task: str, optimizer: str, agent: str) -> Path:
 
 def results_of(task: str, optimizer: str, agent: str, rates: list[float], options: Options) -> lrcontrol.Results | None:
     """Return an agent's results on a task, run now if they are not there; None if they are not to be run."""
+    if options.anew and agent not in options.anew:
+        return before(HERE / f"runs{options.suffix}.parquet", task, optimizer, agent)
     out = place(options.folder, task, optimizer, agent)
     if not (out / "runs.csv").exists():
         if not options.run:
@@ -116,6 +122,14 @@ def results_of(task: str, optimizer: str, agent: str, rates: list[float], option
         lrcontrol.evaluate(task, [spelled], out=out, momentum=float(momentum or 0.9), **arguments)
         print(f"{task}, {optimizer}, {agent}", flush=True)
     return lrcontrol.Results.load(out)
+
+
+def before(path: Path, task: str, optimizer: str, agent: str) -> lrcontrol.Results | None:
+    """Return what a file of runs has of an agent on a task; None if it has nothing."""
+    import pyarrow.parquet as pq
+
+    runs = pq.read_table(path, filters=[("task", "=", task), ("optimizer", "=", optimizer), ("agent", "=", agent)])
+    return lrcontrol.Results(runs, runs, runs.slice(0, 0), {}) if len(runs) else None
 
 
 def found(task: str, optimizer: str, options: Options) -> dict[str, lrcontrol.Results]:
