@@ -13,7 +13,10 @@ from lrcontrol.agents.base import Observation, PolicyPredictor, State
 from lrcontrol.envs.errors import InputError
 from lrcontrol.envs.settings import Settings
 
-RUN_FIELDS = ("task", "optimizer", "steps", "reward", "reward_scale", "validation_share", "lr0_range", "momentum")
+RUN_FIELDS = (  # which are the run's and not the model's
+    *("task", "optimizer", "steps", "momentum", "weight_decay", "smoothing", "lr0_range"),
+    *("reward", "reward_scale", "validation_share"),
+)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ Array = NDArray[np.float64]
 
 LIMIT = 10.0  # features are clipped to ±LIMIT; NaN, as of a run that has diverged, reads 0
 FAST, SLOW = 0.2, 0.03  # weights of the newest loss in the running averages
+EARLY = 30  # training steps after which a run has found its feet, and unscaled inputs have lost their first losses
 FALLEN = -4.5  # logs: a loss of a ninetieth of the first, where runs as long as those in training hardly get
 TINY = 1e-12  # losses below it read as it
 VERSION = 1  # raised whenever a feature changes its meaning; trained agents record it
@@ -40,10 +41,11 @@ class Moment:
 
 
 class LossHistory:
-    """The losses so far: last, averages, best and first; to be told each training step's loss."""
+    """The losses so far: last, averages, best, first and early; to be told each training step's loss."""
 
     def __init__(self, loss: Array) -> None:
-        self.first = self.last = self.previous = self.fast = self.slow = self.best = loss.copy()
+        self.first = self.last = self.previous = self.fast = self.slow = self.best = self.early = loss.copy()
+        self.seen = 0  # training steps
         self._logs: dict[str, Array] = {}
 
     def add(self, loss: Array) -> None:
@@ -53,6 +55,9 @@ class LossHistory:
         self.fast = FAST * loss + (1.0 - FAST) * self.fast
         self.slow = SLOW * loss + (1.0 - SLOW) * self.slow
         self.best = np.minimum(self.best, self.fast)
+        self.seen += 1
+        if self.seen <= EARLY:
+            self.early = self.fast
 
     def log(self, name: str) -> Array:
         """Return the ``safe_log`` (R,) of ``last``, ``fast`` or another, taken once for all features."""
@@ -119,6 +124,10 @@ FEATURES: dict[str, Feature] = {
     "below_first": Feature(
         f"fast_vs_first, at least {FALLEN}: what has fallen below a ninetieth counts as that",
         lambda now, past: np.maximum(past.log("fast") - past.log("first"), FALLEN),
+    ),
+    "below_early": Feature(
+        f"log of the fast average over what it was after {EARLY} training steps, at least {FALLEN}; 0 until then",
+        lambda now, past: np.maximum(past.log("fast") - past.log("early"), FALLEN),
     ),
     "far_below_first": Feature(
         f"fast_vs_first less below_first: by how much it is below {FALLEN}, else 0",
@@ -190,9 +199,10 @@ FEATURES: dict[str, Feature] = {
 
 OF_LOG_LOSS = (  # which take a loss below 0 for one of next to nothing
     *("log_loss", "loss_change", "loss_vs_fast", "fast_vs_slow", "fast_vs_best", "above_best", "fast_vs_first"),
-    *("below_first", "far_below_first", "predicted_decrease", "possible_decrease", "grad_sq_over_loss", "probe_change"),
+    *("below_first", "below_early", "far_below_first", "predicted_decrease", "possible_decrease", "grad_sq_over_loss"),
+    "probe_change",
 )
-BOUNDED = ("above_best", "below_first", "far_below_first")
+BOUNDED = ("above_best", "below_first", "below_early", "far_below_first")
 LATER = (*BOUNDED, "log_level", "possible_decrease", "relative_peak", "adaptive")  # than the first trained agents
 DEFAULT_FEATURES = tuple(name for name in FEATURES if not name.startswith("probe_") and name not in LATER)
 

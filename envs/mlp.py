@@ -45,16 +45,19 @@ class _Layer:
 def plain_layers(module: nn.Module, task: Task) -> list[_Layer] | None:
     """Return the layers if this file can run ``module`` on ``task``, else None: the general path is for those.
 
-    It can where the module is an ``nn.Sequential`` of Linear layers with tanh, ReLU or ELU between, trained with
-    ``F.cross_entropy`` on class numbers, or with ``F.mse_loss``, on flat inputs of torch's default type.
+    It can where the module is a plain ``nn.Sequential`` of Linear layers with tanh, ReLU or ELU between, none of them
+    used twice, reparametrised or hooked, trained with ``F.cross_entropy`` on class numbers, or with ``F.mse_loss``, on
+    flat inputs of torch's default type.
     """
     inputs, targets = task.train
-    if not isinstance(module, nn.Sequential) or inputs.ndim != 2 or inputs.dtype != torch.get_default_dtype():
+    if type(module) is not nn.Sequential or inputs.ndim != 2 or inputs.dtype != torch.get_default_dtype():
+        return None
+    if any(part._forward_hooks or part._forward_pre_hooks for part in module.modules()):
         return None
     if not (task.classifies and task.loss is F.cross_entropy) and task.loss is not F.mse_loss:
         return None
     layers: list[_Layer] = []
-    for name, part in module.named_children():
+    for name, part in module._modules.items():  # with those that stand there twice
         if type(part) is nn.Linear and part.bias is not None and (not layers or layers[-1].activation):
             layers.append(_Layer(f"{name}.weight", f"{name}.bias", None))
             width = part.out_features
@@ -66,10 +69,11 @@ def plain_layers(module: nn.Module, task: Task) -> list[_Layer] | None:
         return None
     if task.loss is F.mse_loss and targets.shape != (len(inputs), width):
         return None
-    return layers
+    names = [name for layer in layers for name in (layer.weight, layer.bias)]
+    return layers if sorted(names) == sorted(name for name, _ in module.named_parameters()) else None
 
 
-def _is_known_activation(part: nn.Module) -> bool:
+def _is_known_activation(part: nn.Module | None) -> bool:
     return type(part) in _ACTIVATIONS and getattr(part, "alpha", 1.0) == 1.0
 
 

@@ -144,17 +144,17 @@ class Decider:
 
     def add(self, loss: float) -> float:
         """Take in the loss of this step; return the fast average before it."""
+        if loss < 0.0 and not self.below_zero and set(OF_LOG_LOSS) & set(self.settings.features):
+            self.below_zero = True
+            warnings.warn(
+                f"the loss is below 0, {loss:g}, and agent {self.agent.name!r} sees logarithms of it, which "
+                f"end there: give step() the loss plus a constant that keeps it above 0, or choose another agent",
+                stacklevel=3,
+            )
         history = self.memory.history
         if history is None:
             self.memory.history = LossHistory(np.array([loss]))
             return loss
-        if loss < 0.0 < history.first[0] and not self.below_zero and set(OF_LOG_LOSS) & set(self.settings.features):
-            self.below_zero = True
-            warnings.warn(
-                f"the loss has fallen below 0, to {loss:g}, and agent {self.agent.name!r} sees logarithms of it, which "
-                f"end there: give step() the loss plus a constant that keeps it above 0, or choose another agent",
-                stacklevel=3,
-            )
         before = float(history.fast[0])
         history.add(np.array([loss]))
         return before

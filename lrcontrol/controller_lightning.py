@@ -82,8 +82,10 @@ class LightningController(Callback):
         """Let the controller set the rate of this step."""
         if self.controller is None or self._loss is None:
             return
-        mean = self._loss * (trainer.accumulate_grad_batches / self._shares)  # an epoch may end before all have come
-        self.controller.step(mean, closure=lambda: self._again(trainer, pl_module))
+        loss = self._loss
+        if pl_module.automatic_optimization:  # Lightning has divided each by all, but an epoch may end before
+            loss = loss * (trainer.accumulate_grad_batches / self._shares)
+        self.controller.step(loss, closure=lambda: self._again(trainer, pl_module))
         self._loss, self._shares = None, 0
         every: int = getattr(trainer, "log_every_n_steps", 1)
         if self.log and every and trainer.global_step % every == 0:

@@ -17,7 +17,7 @@ from lrcontrol.envs.errors import InputError
 from lrcontrol.envs.features import Array, LossHistory
 from lrcontrol.envs.settings import Settings
 
-HISTORY = ("first", "last", "previous", "fast", "slow", "best")
+HISTORY = ("first", "last", "previous", "fast", "slow", "best", "early")
 ROWS = ("lr", "momentum", "level", "factors", "starts")
 MUST_MATCH = ("features", "hyperparameters", "form", "interval", "multipliers", "max_factor")
 
@@ -65,6 +65,7 @@ class Memory:
         history = None
         if self.history is not None:
             history = {name: float(getattr(self.history, name)[0]) for name in HISTORY}
+            history |= {"seen": self.history.seen}
         agent = None if self.agent is None else [_to_tensor(value) for value in self.agent]
         rows = {name: getattr(self, name).tolist() for name in ROWS}
         watch = {"spread": self.watch.spread, "seen": self.watch.seen, "drifting": self.watch.drifting}
@@ -78,6 +79,7 @@ class Memory:
             history = LossHistory(np.zeros(1))
             for name in HISTORY:
                 setattr(history, name, np.array([state["history"][name]], dtype=np.float64))
+            history.seen = state["history"]["seen"]
         agent = None if state["agent"] is None else tuple(value.cpu().numpy().copy() for value in state["agent"])
         rows = {name: np.array(state[name]) for name in ROWS}
         return cls(**rows, agent=agent, history=history, watch=Watch(**state["watch"]))

@@ -34,6 +34,10 @@ class PassThrough(LRScheduler):
         """Return the rates in force."""
         return self.controller.get_last_lr()
 
+    def get_last_lr(self) -> list[float | Tensor]:
+        """Return the rates in force: the Trainer logs them before it steps its scheduler."""
+        return self.controller.get_last_lr()
+
     def step(self, epoch: int | None = None) -> None:
         """Change nothing."""
         self._last_lr = self.get_lr()

@@ -46,23 +46,25 @@ def learn(
     report: Report | None,
 ) -> None:
     """Train from where ``done`` is to ``timesteps``, with a validation and a checkpoint every so many of them."""
-    env = make_vec_env(plan, done.resumes)
+    env = make_vec_env(plan)
     model = make_model(plan, env, folder.path / "tensorboard" if tensorboard else None)
     overcount = plan.num_envs if plan.algorithm.overcounts else 1
     newest = folder.checkpoints.newest()
     if newest is not None:
         restore(model, newest, done.timesteps, overcount)
+    seed_envs(env, plan, done.resumes)
     watch = _Watch(plan, folder, done, timesteps, every, report)
     try:
         model.learn((timesteps - done.timesteps) * overcount, callback=watch, reset_num_timesteps=False)
     except KeyboardInterrupt:
-        watch.checkpoint()
+        if hasattr(watch, "model"):  # which it is given once the environments have begun
+            watch.checkpoint()
         raise
     watch.checkpoint()
 
 
-def make_vec_env(plan: Plan, resumes: int) -> VecMonitor:
-    """Return the environments; each time a training is taken up they are seeded anew."""
+def make_vec_env(plan: Plan) -> VecMonitor:
+    """Return the environments."""
     share = len(plan.variants)
     env = SB3VecEnv(
         *(
@@ -72,8 +74,15 @@ def make_vec_env(plan: Plan, resumes: int) -> VecMonitor:
             for settings in plan.variants
         )
     )
-    env.seed(FIRST_SEED // 2 + 1_000_000 * (plan.seed % 500) + 10_000 * (resumes % 100))
     return VecMonitor(env, info_keywords=("loss", "diverged"))
+
+
+def seed_envs(env: VecMonitor, plan: Plan, resumes: int) -> None:
+    """Give the environments seeds that no evaluation has, others each time a training is taken up.
+
+    After the model is made: Stable-Baselines3 seeds the environments of a model with the model's own seed.
+    """
+    env.seed(FIRST_SEED // 2 + 1_000_000 * (plan.seed % 500) + 10_000 * (resumes % 100))
 
 
 def make_model(plan: Plan, env: VecMonitor, tensorboard: Path | None) -> BaseAlgorithm:

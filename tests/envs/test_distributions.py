@@ -6,6 +6,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from reference import initial_module, minibatches
 from torch import nn
 
 import lrcontrol
@@ -165,6 +166,50 @@ def test_elu_takes_the_fast_path_unless_its_alpha_is_its_own():
         module = nn.Sequential(nn.Linear(64, 8), nn.ELU(alpha), nn.Linear(8, 10))
         task = Task(name="elu", model=lambda: mlp(64, 8, 10), train=digits.train, batch_size=8, steps=4)
         assert (plain_layers(module, task) is not None) == fast
+
+
+class Tenfold(nn.Sequential):
+    def forward(self, x):
+        return 10.0 * super().forward(x)
+
+
+def hooked():
+    module = mlp(64, 8, 10)
+    module[0].register_forward_hook(lambda part, x, y: 0.5 * y)
+    return module
+
+
+def repeated():
+    part, activation = nn.Linear(64, 64), nn.Tanh()
+    return nn.Sequential(part, activation, part, activation, nn.Linear(64, 10))
+
+
+def tied():
+    module = mlp(64, 64, 64, 10)
+    module[2].weight = module[0].weight
+    return module
+
+
+def reparametrised():
+    module = mlp(64, 8, 10)
+    nn.utils.parametrizations.weight_norm(module[0])
+    return module
+
+
+@pytest.mark.parametrize("build", [lambda: Tenfold(*mlp(64, 8, 10)), hooked, repeated, tied, reparametrised])
+def test_a_sequence_of_layers_that_is_more_than_that_is_trained_as_it_was_written(build):
+    """Five constant steps, against the module itself in a loop of torch's."""
+    task = Task(name="own", model=build, train=make_task("digits-mlp").train, batch_size=32, steps=5)
+    found = lrcontrol.evaluate(task, ["constant"], lr0=[0.1], runs=1).traces["loss"].to_pylist()
+    module, expected = initial_module(task, run_seeds(0)), []
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    for _, (x, y) in zip(range(5), minibatches(task, run_seeds(0)), strict=False):
+        loss = task.loss(module(x), y)
+        expected.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_random_synthetic_has_five_kinds_of_problems_and_each_can_be_trained():

@@ -44,6 +44,7 @@ def test_features_are_what_they_say_computed_from_a_plain_run():
             "above_best": np.log(fast / best),
             "fast_vs_first": np.log(fast / first),
             "below_first": np.log(fast / first),
+            "below_early": 0.0,
             "far_below_first": 0.0,
             "grad_cosine": 0.0 if velocity is None else float(g @ velocity / g.norm() / velocity.norm()),
             "predicted_decrease": np.log10(max(0.2 * float(g @ u) / loss, 1e-30)),
@@ -82,6 +83,21 @@ def test_averages_with_a_bound_stop_where_the_others_go_on():
     second = observe(names, moment, history)
     np.testing.assert_allclose(second[:, 0], np.log(risen / fallen), rtol=1e-6)
     np.testing.assert_allclose(second[:, 1], [1.0, np.log(risen[1] / fallen[1]), 1.0], rtol=1e-6)
+
+
+def test_what_is_below_early_counts_from_the_thirtieth_step():
+    """A loss of 40 that is 2 at once, and falls by a hundredth a step from there: what it was at first says nothing."""
+    history, fast, at_thirty = LossHistory(np.array([40.0])), 40.0, 0.0
+    for step in range(1, 61):
+        loss = 2.0 * 0.99**step
+        history.add(np.array([loss]))
+        fast = 0.2 * loss + 0.8 * fast
+        at_thirty = fast if step == 30 else at_thirty
+        one = np.ones(1)
+        found = observe(("below_early",), Moment(one, one, one, one, one, step, 100, adaptive=False), history)
+        expected = np.log(fast / at_thirty) if step > 30 else 0.0
+        assert found[0, 0] == pytest.approx(expected, rel=1e-5, abs=1e-7), step
+    assert found[0, 0] < -0.3
 
 
 def test_relative_peak_leaves_the_schedule_out_of_the_step():

@@ -113,12 +113,16 @@ def test_a_rollback_of_an_optimizer_that_keeps_lists_puts_those_back_too():
 def test_a_loss_that_falls_below_zero_is_warned_of_once_where_the_agent_sees_its_logarithm():
     net, opt = small(momentum=0.9)
     controller = LRController(opt, "learned", total_steps=10)
-    with pytest.warns(UserWarning, match=r"below 0, to -0\.5"):
+    with pytest.warns(UserWarning, match=r"below 0, -0\.5"):
         run(net, opt, controller, 3, on_loss=lambda step, loss: loss if step < 2 else loss * 0.0 - 0.5)
     with warnings.catch_warnings(action="error"):
         run(net, opt, controller, 1, on_loss=lambda step, loss: loss * 0.0 - 0.5)
         blind = LRController(opt, "constant")
         run(net, opt, blind, 3, on_loss=lambda step, loss: loss if step < 2 else loss * 0.0 - 0.5)
+    net, opt = small(momentum=0.9)
+    from_the_start = LRController(opt, "learned", total_steps=10)
+    with pytest.warns(UserWarning, match=r"below 0, -[0-9.]+, and"):
+        run(net, opt, from_the_start, 1, on_loss=lambda step, loss: loss - 5.0)
 
 
 def test_a_group_that_stood_still_is_trained_from_the_rate_that_is_written_into_it():

@@ -150,6 +150,26 @@ def test_what_an_epoch_of_lightnings_leaves_over_counts_with_its_mean_loss_too()
 
 
 @quiet
+def test_what_is_divided_by_hand_under_lightnings_manual_optimisation_is_not_divided_again():
+    pytest.importorskip("lightning")
+    from lrcontrol.controller_lightning import LightningController
+
+    module = lightning_module()
+
+    def training_step(batch, batch_idx):
+        x, y = batch
+        module.manual_backward(nn.functional.cross_entropy(module.model(x), y) / 3)
+        if batch_idx % 3 == 2:
+            module.optimizers().step()
+            module.optimizers().zero_grad()
+
+    module.automatic_optimization, module.training_step = False, training_step
+    callback = LightningController("constant")
+    fit(module, [callback])
+    assert callback.controller.record["loss"] == pytest.approx(plain("constant", 4, 3).record["loss"], rel=1e-6)
+
+
+@quiet
 def test_lightnings_checkpoint_goes_on_where_the_run_stopped(tmp_path):
     pytest.importorskip("lightning")
     from lrcontrol.controller_lightning import LightningController
@@ -238,7 +258,9 @@ def test_the_trainer_does_what_the_plain_loop_does(agent, accumulate, tmp_path):
         assert controller.record["loss"] == pytest.approx(expected.record["loss"], rel=1e-5)
     assert controller.step_count == 8
     assert trainer.optimizer.param_groups[0]["lr"] == controller.lr
-    assert any("lrcontrol_lr" in entry for entry in trainer.state.log_history)
+    logged = [entry for entry in trainer.state.log_history if "lrcontrol_lr" in entry]
+    assert len(logged) == 4
+    assert [entry["learning_rate"] for entry in logged] == [entry["lrcontrol_lr"] for entry in logged]
 
 
 @quiet

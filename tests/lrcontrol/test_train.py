@@ -163,6 +163,7 @@ def test_a_model_of_plain_stable_baselines3_runs_in_the_evaluator():
     agent = make_agent(model)
     assert agent.name == "ppo"
     assert agent.needs["multipliers"] == (0.5, 1.0, 2.0)
+    assert not {"momentum", "weight_decay", "smoothing"} & set(agent.needs)  # which are the run's
     results = lrcontrol.evaluate(agents=[model, "constant"], lr0=[0.1], runs=2, steps=16)
     rates = np.array([row["lr"] for row in results.traces.to_pylist() if row["agent"] == "ppo"]).reshape(2, 16)
     steps = np.log2(rates[:, 1:] / rates[:, :-1])
@@ -219,6 +220,8 @@ def test_an_interrupted_training_writes_a_checkpoint_and_goes_on(tmp_path, monke
     out = tmp_path / "interrupted"
     command = (*QUICK, "--set", "n_steps=8", "batch_size=16", "--out", out)
     original, calls = sb3_training._Watch._on_rollout_end, []
+    reset, begun = sb3_training.SB3VecEnv.reset, []
+    monkeypatch.setattr(sb3_training.SB3VecEnv, "reset", lambda self: begun.append(list(self._seeds)) or reset(self))
 
     def interrupt(self):
         calls.append(self.num_timesteps)
@@ -234,6 +237,19 @@ def test_an_interrupted_training_writes_a_checkpoint_and_goes_on(tmp_path, monke
     assert run_main(*command) == 0
     assert "taken up at 64 timesteps; 0 done after" in capsys.readouterr().err
     assert calls[2:][0] == 96
+    first, second = (seeds for seeds in begun if seeds[0] is not None)
+    assert min(first) >= 1_000_000_000  # no evaluation's, whose run i has seed i
+    assert min(second) == min(first) + 10_000
+
+
+def test_a_training_that_is_interrupted_before_it_began_says_so(tmp_path, monkeypatch, capsys):
+    from lrcontrol import sb3_training
+
+    def interrupt(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sb3_training.SB3VecEnv, "reset", interrupt)
+    assert run_main(*QUICK, "--set", "n_steps=8", "batch_size=16", "--out", tmp_path) == 130
 
 
 def test_restoring_brings_back_what_is_learned_beside_the_networks(tmp_path):
