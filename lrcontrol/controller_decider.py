@@ -245,7 +245,7 @@ class Decider:
             other = float(np.clip(1.0 - settings.probe_factor * (1.0 - self.momentum[0]), low, high))
             trials.append((rate, measurer.updates(other)))
         self.forward_passes += len(trials)
-        losses = told_apart(loss, try_steps(trials, closure, self.device), trials)
+        losses = told_apart(loss, try_steps(trials, closure, self.device), trials, self.measurer.uphill())
         return {name: np.array([value]) for name, value in probe_measures(losses, settings.probe_factor).items()}
 
     def _apply(self, factors: Array, rows: NDArray[np.bool_]) -> None:

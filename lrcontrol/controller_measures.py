@@ -77,6 +77,10 @@ class Measurer:
         """Return all parameters, in the order of the groups."""
         return [param for group in self.rates.groups for param in group["params"]]
 
+    def uphill(self) -> frozenset[int]:
+        """Return the ids of the parameters that an optimizer with ``maximize`` moves along their gradients."""
+        return frozenset(id(param) for group in self.rates.groups if group.get("maximize") for param in group["params"])
+
     def slots(self, momentum: float | None = None, moves: bool = False) -> list[Slot]:
         """Return the parameters that have a gradient, under the present momentum or another one.
 
@@ -88,15 +92,19 @@ class Measurer:
         found, number = [], -1
         for group, ratio, row in zip(self.rates.groups, self.rates.ratios, self.rates.rows, strict=True):
             shown = group if momentum is None else with_momentum(group, momentum)
+            if uphill := bool(group.get("maximize")):  # what is lowered is the negative of what has these gradients
+                shown = shown | {"maximize": False}
             for param in group["params"]:
                 number += 1
                 grad = gradient_of(param)
                 if grad is None:
                     continue
+                grad = -grad if uphill else grad
                 state = {name: dense(v) for name, v in states.get(param, {}).items() if isinstance(v, Tensor)}
                 memory = next((state[name] for name in MEMORIES if name in state), None)
                 if memory is None and number < len(self.last_gradient):
                     memory = self.last_gradient[number]
+                    memory = -memory if uphill and memory is not None else memory
                 if self.kind != "elementwise":
                     state = {name: state[name] for name in kept if name in state}
                 found.append(Slot(param, grad, shown, ratio, state, memory, row, update=seen.get(param)))
@@ -191,7 +199,7 @@ class Measurer:
         """Return (a, b) where u = a · memory + b · g, whose measures then need no further pass, else None."""
         if self.kind == "unknown":
             return None if "update" in pack else (0.0, pack.first.ratio)
-        if self.kind != "sgd" or pack.group["weight_decay"] or pack.group["maximize"]:
+        if self.kind != "sgd" or pack.group["weight_decay"]:
             return None
         old, new = sgd_weights(pack)
         return pack.first.ratio * old, pack.first.ratio * new
@@ -210,7 +218,7 @@ class Measurer:
         return [(slot.param, _shaped(rows[id(slot)], slot.param)) for slot in slots if id(slot) in rows]
 
     def gradients(self) -> list[tuple[Tensor, Tensor]]:
-        """Return (parameter, g · its group's ratio) for all that have a gradient."""
+        """Return (parameter, g · its group's ratio) for all that have a gradient, −g where that is climbed."""
         return [(slot.param, slot.grad * slot.ratio) for slot in self.slots()]
 
 

@@ -92,7 +92,7 @@ def _called(closure: Closure) -> SupportsFloat:
 RESOLUTION = 4.0 * 2.0**-23  # what a mean in float32 can tell, relative to the loss
 
 
-def told_apart(loss: float, losses: list[float], trials: list[Trial]) -> list[float]:
+def told_apart(loss: float, losses: list[float], trials: list[Trial], uphill: frozenset[int]) -> list[float]:
     """Return the trials' losses, where float32 cannot tell them from the first replaced by first-order estimates.
 
     A step too small to be seen in the loss would read as a tie otherwise, and a rate that is far too low as one that is
@@ -102,24 +102,26 @@ def told_apart(loss: float, losses: list[float], trials: list[Trial]) -> list[fl
         loss: before any step.
         losses: after each trial step.
         trials: the trials.
+        uphill: ids of the parameters whose gradients are climbed: they are those of what is lowered, times −1.
     """
     first = losses[0]
     limit = RESOLUTION * abs(first)
     unseen = [abs(first - other) <= limit for other in losses[1:]]
     if not any(unseen) or not all(float(np.float32(value)) == value for value in losses):
         return losses
-    estimates = [loss - rate * _descent(pairs) for rate, pairs in trials]
+    estimates = [loss - rate * _descent(pairs, uphill) for rate, pairs in trials]
     shifts = [estimate - estimates[0] for estimate in estimates[1:]]
     return [first, *(first + s if u else v for s, u, v in zip(shifts, unseen, losses[1:], strict=True))]
 
 
-def _descent(pairs: list[tuple[Tensor, Tensor]]) -> float:
-    """Return g · u."""
+def _descent(pairs: list[tuple[Tensor, Tensor]], uphill: frozenset[int]) -> float:
+    """Return g · u, g that of what is lowered."""
     total = 0.0
     for param, update in pairs:
         grad = gradient_of(param)
         if grad is not None:
-            total += float(torch.linalg.vecdot(floating(flat(grad)), floating(flat(update))))
+            product = float(torch.linalg.vecdot(floating(flat(grad)), floating(flat(update))))
+            total += -product if id(param) in uphill else product
     return total
 
 

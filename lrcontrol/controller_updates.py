@@ -48,7 +48,7 @@ def update_of(kind: str, pack: Pack) -> tuple[Tensor, float]:
     """Return (w, c) with u = c · w for a pack that steps by a formula, or was seen; w may be the gradient itself."""
     if kind == "unknown":
         return (pack["update"], 1.0) if "update" in pack else (pack["grad"], pack.first.ratio)
-    grad = -pack["grad"] if pack.group["maximize"] else pack["grad"]
+    grad = pack["grad"]
     decay = float(pack.group["weight_decay"])
     decoupled = bool(pack.group.get("decoupled_weight_decay", False))
     if decay and not decoupled:

@@ -71,6 +71,13 @@ OPTIMIZERS = {
     "adamw": lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=0.1),
     "adamw-single": lambda p: torch.optim.AdamW(p, lr=0.01, foreach=False, maximize=True),
 }
+CLIMBED = {
+    "sgd": lambda p, **climb: torch.optim.SGD(p, lr=0.01, **climb),
+    "sgd-momentum": lambda p, **climb: torch.optim.SGD(p, lr=0.01, momentum=0.9, dampening=0.9, **climb),
+    "adamw": lambda p, **climb: torch.optim.AdamW(p, lr=1e-3, **climb),
+    "rmsprop": lambda p, **climb: torch.optim.RMSprop(p, lr=1e-3, **climb),
+    "nadam": lambda p, **climb: torch.optim.NAdam(p, lr=1e-3, **climb),
+}
 UNKNOWN = {
     "rmsprop": lambda p: torch.optim.RMSprop(p, lr=0.01),
     "rmsprop-momentum": lambda p: torch.optim.RMSprop(p, lr=0.01, momentum=0.9),
@@ -80,6 +87,27 @@ UNKNOWN = {
     "lion": lambda p: Lion(p, lr=0.01),
     "muon": lambda p: torch.optim.Muon([q for q in p if q.ndim == 2], lr=0.01),
 }
+
+
+@pytest.mark.parametrize("agent", ["learned", "learned:momentum=false", "hillclimb:factor=1.5"])
+@pytest.mark.parametrize("name", CLIMBED)
+def test_climbing_the_negative_loss_is_the_same_run_as_lowering_the_loss(name, agent):
+    """The loss that ``step`` is told is the one to be lowered, either way."""
+    rates = []
+    for sign in (1.0, -1.0):
+        net = model()
+        opt = CLIMBED[name](net.parameters(), maximize=sign < 0.0)
+        controller = LRController(opt, agent, total_steps=12)
+        for step in range(12):
+            x, y = data(step)
+            opt.zero_grad()
+            loss = exact_loss(net(x), y)
+            (sign * loss).backward()
+            controller.step(loss.detach(), closure=lambda x=x, y=y, net=net: exact_loss(net(x), y))
+            opt.step()
+        rates.append([*controller.record["lr"]])
+    assert rates[0] == pytest.approx(rates[1], rel=1e-6)
+    assert len(set(rates[0])) > 6
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -95,6 +123,7 @@ def test_the_update_is_what_the_optimizer_then_steps_along(name):
         expected = torch.cat([update.reshape(-1) for _, update in measurer.updates()]).double()
         before = torch.cat([p.detach().reshape(-1) for p in net.parameters()]).double()
         g = torch.cat([p.grad.reshape(-1) for p in net.parameters()]).double()
+        g = -g if opt.param_groups[0]["maximize"] else g  # the gradient of what is lowered
         measurer.remember_gradient()
         opt.step()
         after = torch.cat([p.detach().reshape(-1) for p in net.parameters()]).double()
