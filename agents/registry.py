@@ -48,7 +48,7 @@ def make_agent(
         InputError: no such name, key (the nearest is suggested) or folder, or a value that cannot be used.
     """
     if isinstance(agent, str | Path):
-        path = Path(agent)
+        path = Path(agent).expanduser()
         if path.is_dir() and str(agent) not in registry:
             return TrainedAgent.load(agent)
         if path.suffix == ".zip":

@@ -85,6 +85,8 @@ class LightningController(Callback):
         loss = self._loss
         if pl_module.automatic_optimization:  # Lightning has divided each by all, but an epoch may end before
             loss = loss * (trainer.accumulate_grad_batches / self._shares)
+            clip = {name: getattr(trainer, name) for name in ("gradient_clip_val", "gradient_clip_algorithm")}
+            pl_module.configure_gradient_clipping(optimizer, **clip)  # which Lightning does next, and finds done
         self.controller.step(loss, closure=lambda: self._again(trainer, pl_module))
         self._loss, self._shares = None, 0
         every: int = getattr(trainer, "log_every_n_steps", 1)

@@ -14,6 +14,7 @@ from lrcontrol.agents import make_agent
 from lrcontrol.agents.sb3_model import SB3Agent
 from lrcontrol.agents.trained import TrainedAgent
 from lrcontrol.envs.errors import InputError
+from lrcontrol.envs.functional import check_functional, check_task
 from lrcontrol.envs.seeding import build_module
 from lrcontrol.envs.task import Task
 from lrcontrol.peers import Peer
@@ -61,8 +62,13 @@ def digest_of_task(task: Task) -> str:
 
     The model's layers, and loss and gradient on the first rows to four digits, stand for what the model and the loss
     do: two machines, or two numbers of threads, round differently.
+
+    Raises:
+        InputError: the model or the loss is not one that can be trained here.
     """
     module = build_module(task.model, 0)
+    check_functional(module, task)
+    check_task(module, task)
     parameters = list(module.parameters())
     x, y = (part[: task.batch_size] for part in task.train)
     loss = task.loss(module(x), y)

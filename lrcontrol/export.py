@@ -49,6 +49,7 @@ def export(model: Any, settings: Settings, name: str, training: Mapping[str, Any
         modules = policy.mlp_extractor.policy_net
         layers = [*_linear(modules), *_linear([policy.action_net])]
         lstm = getattr(policy, "lstm_actor", None)
+        head = "tanh" if getattr(policy, "squash_output", False) else head
     elif hasattr(policy, "actor") and hasattr(policy.actor, "latent_pi"):  # SAC, TQC
         modules, head = policy.actor.latent_pi, "tanh"
         layers = [*_linear(modules), *_linear([policy.actor.mu])]

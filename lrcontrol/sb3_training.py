@@ -88,7 +88,7 @@ def seed_envs(env: VecMonitor, plan: Plan, resumes: int) -> None:
 def make_model(plan: Plan, env: VecMonitor, tensorboard: Path | None) -> BaseAlgorithm:
     """Return a fresh model of the plan's algorithm."""
     parameters = copy.deepcopy(dict(plan.parameters))  # Stable-Baselines3 writes into policy_kwargs
-    if "batch_size" in parameters and "n_steps" in parameters:  # minibatches of one size, whatever num_envs is
+    if {"batch_size", "n_steps", "n_epochs"} <= set(parameters):  # minibatches of one size, whatever num_envs is
         collected = parameters["n_steps"] * plan.num_envs
         parts = max(1, round(collected / parameters["batch_size"]))
         while collected % parts:

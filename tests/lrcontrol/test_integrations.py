@@ -102,7 +102,7 @@ def fit(module, callbacks=(), **arguments):
     return trainer
 
 
-def plain(agent, steps, accumulate=1, **arguments):
+def plain(agent, steps, accumulate=1, clip=None, **arguments):
     """Return the controller of the plain loop that the frameworks' runs have to equal."""
     net = model()
     opt = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, dampening=0.9)
@@ -114,6 +114,8 @@ def plain(agent, steps, accumulate=1, **arguments):
             loss = nn.functional.cross_entropy(net(x), y) / accumulate
             loss.backward()
             losses.append(loss.detach())
+        if clip is not None:
+            nn.utils.clip_grad_norm_(net.parameters(), clip)
         controller.step(sum(losses), closure=lambda x=x, y=y: nn.functional.cross_entropy(net(x), y))
         opt.step()
     return controller
@@ -147,6 +149,21 @@ def test_what_an_epoch_of_lightnings_leaves_over_counts_with_its_mean_loss_too()
     expected = plain("constant", 1, 8)
     assert eight == pytest.approx(expected.record["loss"][0], rel=1e-6)
     assert 0.8 * eight < four < 1.2 * eight
+
+
+@quiet
+@pytest.mark.parametrize("agent", ["hillclimb:factor=1.5", "learned"])
+def test_lightnings_callback_decides_on_clipped_gradients_as_the_plain_loop_does(agent):
+    pytest.importorskip("lightning")
+    from lrcontrol.controller_lightning import LightningController
+
+    callback = LightningController(agent, total_steps=12)
+    fit(lightning_module(), [callback], gradient_clip_val=0.05)
+    expected = plain(agent, 12, clip=0.05, total_steps=12)
+    free = plain(agent, 12, total_steps=12)
+    for name in ("lr", "loss"):  # clipped twice, gradients are shorter by 1e-6 over their norm again
+        assert callback.controller.record[name] == pytest.approx(expected.record[name], rel=1e-3)
+    assert expected.record["loss"][-1] != pytest.approx(free.record["loss"][-1], rel=1e-2)
 
 
 @quiet

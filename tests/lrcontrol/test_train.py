@@ -15,12 +15,13 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 import pytest
+import torch
 
 import lrcontrol
 from lrcontrol.agents import TrainedAgent, make_agent
 from lrcontrol.algorithms import ALGORITHMS
 from lrcontrol.cell_store import claim
-from lrcontrol.envs import InputError, TrainingVectorEnv, make_task
+from lrcontrol.envs import InputError, Settings, Task, TrainingVectorEnv, make_task, mlp
 from lrcontrol.envs.sb3 import SB3VecEnv
 from lrcontrol.export import export
 from lrcontrol.sb3_training import make_model
@@ -240,6 +241,36 @@ def test_an_interrupted_training_writes_a_checkpoint_and_goes_on(tmp_path, monke
     first, second = (seeds for seeds in begun if seeds[0] is not None)
     assert min(first) >= 1_000_000_000  # no evaluation's, whose run i has seed i
     assert min(second) == min(first) + 10_000
+
+
+def test_a_policy_that_squashes_its_actions_is_exported_with_the_squashing():
+    from stable_baselines3 import PPO
+
+    settings = Settings.make({"task": "quadratic", "steps": 8, "max_factor": 2.0})
+    env = SB3VecEnv(TrainingVectorEnv(4, **vars(settings), device="cpu"))
+    squashed = {"squash_output": True}
+    model = PPO("MlpPolicy", env, n_steps=8, batch_size=32, use_sde=True, policy_kwargs=squashed, seed=0, device="cpu")
+    model.learn(64)
+    agent, observation = export(model, settings, "squashed", {}), env.reset()
+    np.testing.assert_allclose(
+        agent.predict(observation)[0], model.predict(observation, deterministic=True)[0], atol=1e-5
+    )
+
+
+def test_several_steps_of_an_off_policy_return_leave_its_minibatches_alone():
+    from lrcontrol.sb3_training import make_vec_env
+
+    options = {"n_steps": 3, "batch_size": 100}
+    plan = make_plan("quadratic:steps=8", "sac", "adamw", ("lr",), 4, None, 0, "box", options, {})
+    assert make_model(plan, make_vec_env(plan), None).batch_size == 100
+
+
+def test_a_task_of_ones_own_that_cannot_be_trained_is_refused_as_the_evaluator_does(tmp_path):
+    x, y = torch.randn(20, 3), torch.arange(20) % 4
+    for width, classes, complaint in ((5, 4, "do not run on a minibatch"), (3, 2, "2 outputs|do not run")):
+        task = Task(model=lambda w=width, c=classes: mlp(w, c), train=(x, y), batch_size=10, steps=5)
+        with pytest.raises(InputError, match=complaint):
+            lrcontrol.train(task, timesteps=64, num_envs=2, out=tmp_path / str(width))
 
 
 def test_a_training_that_is_interrupted_before_it_began_says_so(tmp_path, monkeypatch, capsys):
