@@ -116,7 +116,7 @@ class TrainedAgent:
         Raises:
             InputError: there is no agent in the folder, it is damaged, or this version does not know its features.
         """
-        folder, name = Path(folder), str(folder)
+        folder, name = Path(folder).expanduser(), str(folder)
         if not (folder / DESCRIPTION).is_file():
             raise InputError(f"{name} holds no trained agent: there is no {DESCRIPTION} in it")
         try:

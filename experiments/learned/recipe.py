@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tyro
 
 from experiments.learned import evolve, merge
@@ -51,13 +50,10 @@ class Options:
 
 
 def begin_at(line: TrainedAgent) -> dict[str, float]:
-    """Return the weights of its lines, by feature, and their biases, as ``evolve`` takes them to begin with."""
-    weight, bias = (line.network.tensors[f"layers.0.{kind}"] for kind in ("weight", "bias"))
-    names, rows, begin = (*line.needs["features"], "bias"), np.column_stack([weight, bias]).tolist(), {}
-    for moved, row in zip(line.needs["hyperparameters"], rows, strict=True):
-        of = "" if moved == "lr" else f"{moved}:"
-        begin |= {f"{of}{name}": round(value, 3) for name, value in zip(names, row, strict=True)}
-    return begin
+    """Return the weights of a line's rate, by feature, and its bias, as ``evolve`` takes them to begin with."""
+    weight, bias = (line.network.tensors[f"layers.0.{kind}"][0] for kind in ("weight", "bias"))
+    named = dict(zip(line.needs["features"], weight.tolist(), strict=True)) | {"bias": float(bias)}
+    return {name: round(value, 3) for name, value in named.items()}
 
 
 def sgd(options: Options) -> Path:

@@ -344,6 +344,12 @@ def test_loading_an_agent_opens_no_pickle(trained, tmp_path):
         make_agent(str(folder))
 
 
+def test_a_folder_may_be_given_from_the_home_directory(trained, monkeypatch):
+    monkeypatch.setenv("HOME", str(trained.parent))
+    monkeypatch.setenv("USERPROFILE", str(trained.parent))
+    assert make_agent("~/agent").name == "~/agent"
+
+
 def test_applying_a_folder_needs_no_stable_baselines3(trained, tmp_path):
     folder = tmp_path / "agent"
     shutil.copytree(trained, folder)
