@@ -15,10 +15,11 @@ import tyro
 
 import lrcontrol
 from experiments.learned.evolve import Watched
-from experiments.learned.heldout import place
+from experiments.learned.heldout import TASKS, before, place
 from lrcontrol.agents import Agent, TrainedAgent, make_agent
 from lrcontrol.agents.distilled import ADAPTIVE, SGD
 from lrcontrol.envs.distributions import find_tasks
+from lrcontrol.envs.schedules import Schedule
 from lrcontrol.envs.settings import Settings
 from lrcontrol.rollouts import roll_out, settings_for
 
@@ -36,9 +37,11 @@ class Options:
 
 
 def load(folder: Path, task: str, optimizer: str, agent: str) -> lrcontrol.Results | None:
-    """Return an agent's results, None where there are none."""
+    """Return an agent's results, or without their traces those of runs.parquet; None where there are none."""
     path = place(folder, task, optimizer, agent)
-    return lrcontrol.Results.load(path) if (path / "manifest.json").exists() else None
+    if (path / "manifest.json").exists():
+        return lrcontrol.Results.load(path)
+    return before(HERE / "runs.parquet", task, optimizer, agent)
 
 
 def mean_losses(results: lrcontrol.Results) -> tuple[list[float], np.ndarray]:
@@ -73,23 +76,25 @@ def by_start(options: Options) -> None:
 
 def schedules(options: Options) -> None:
     """Draw the rates taken on the held-out tasks beside the tuned one-cycle's, and the momenta below them."""
-    tasks = [path.name for path in sorted(options.folder.iterdir()) if any(path.glob("*/learned"))]
-    size = (3.0 * len(tasks), 8.8)
-    figure, panels = plt.subplots(4, len(tasks), figsize=size, layout="constrained", squeeze=False, sharex="col")
+    size = (3.0 * len(TASKS), 8.8)
+    figure, panels = plt.subplots(4, len(TASKS), figsize=size, layout="constrained", squeeze=False, sharex="col")
     for row, (optimizer, column) in enumerate(itertools.product(("adamw", "sgd"), ("lr", "momentum"))):
-        for panel, task in zip(panels[row], tasks, strict=True):
-            for agent, colour in (("schedule:kind=one-cycle", "tab:orange"), ("learned", "black")):
-                found = load(options.folder, task, optimizer, agent)
-                if found is None:
-                    continue
-                rates, losses = mean_losses(found)
-                best = rates[int(losses.argmin())]
-                for run in range(min(3, found.manifest["config"]["runs"])):
-                    values = _trace(found, best, run, column)
-                    panel.plot(values, color=colour, linewidth=0.9, alpha=0.8, label=agent if run == 0 else None)
+        for panel, task in zip(panels[row], TASKS, strict=True):
+            found = load(options.folder, task, optimizer, "learned")
+            if found is None or not len(found.traces):
+                panel.set_visible(False)
+                continue
+            for run in range(min(3, found.manifest["config"]["runs"])):
+                values = _trace(found, mean_losses(found)[0][0], run, column)
+                panel.plot(values, color="black", linewidth=0.9, alpha=0.8, label="learned" if run == 0 else None)
+            tuned = load(options.folder, task, optimizer, "schedule:kind=one-cycle")
+            if tuned is not None:
+                rates, losses = mean_losses(tuned)
+                shape = [Schedule("one-cycle")(step, len(values)) for step in range(len(values))]
+                drawn = rates[int(losses.argmin())] * np.array(shape) if column == "lr" else np.full(len(values), 0.9)
+                panel.plot(drawn, color="tab:orange", linewidth=0.9, label="one-cycle, tuned")
             panel.set(**({"yscale": "log"} if column == "lr" else {"ylim": (0.0, 1.0)}))
             panel.set_title(f"{task}, {optimizer}" if column == "lr" else "", fontsize=8)
-            panel.set_visible(bool(panel.lines))
         panels[row][0].set_ylabel("learning rate" if column == "lr" else "momentum")
     panels[0][0].legend(frameon=False, fontsize=7)
     figure.savefig(HERE / "schedules.png", dpi=110)

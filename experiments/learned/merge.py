@@ -1,6 +1,6 @@
 """Makes the agent that is shipped of two: one for SGD, and one for optimizers that scale each parameter's step.
 
-How far the loss is above its best and below its first was in training without a bound. What is shipped reads the
+How far the loss is above its best and below its first was in most searches without a bound. What is shipped reads the
 features that have one, and lowers the rate by a term of its own where the loss is far below the first, so that runs
 longer than those of the training do not run away; runs that are not have the same rates as without.
 

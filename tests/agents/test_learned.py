@@ -1,7 +1,6 @@
 """The controller that comes with the package: what it promises, near what it was trained on and further away."""
 
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +8,6 @@ import torch
 from conftest import needs_mnist
 
 import lrcontrol
-from experiments.learned import evolve
 from lrcontrol.agents import make_agent
 from lrcontrol.agents.learned import FOLDERS
 from lrcontrol.envs.seeding import run_seeds
@@ -146,10 +144,9 @@ def test_the_distilled_lines_say_nearly_what_the_agent_does(optimizer):
 
 
 @needs_mnist
-def test_the_lines_found_with_raw_inputs_stand_in_the_proposals_own_setting():
-    """Ten runs of plain SGD on pixels of 0 to 255: eight of ten at 80 % was the aim, `learned` has seven."""
-    folder = str(Path(evolve.__file__).parent / "raw_inputs")
-    results = lrcontrol.evaluate("mnist-mlp-raw", [folder], lr0=[1e-4], runs=10)
+def test_in_the_proposals_own_setting_most_runs_end_well():
+    """Ten runs of plain SGD on pixels of 0 to 255: eight of ten at 80 % was the aim, and 75 % on average."""
+    results = lrcontrol.evaluate("mnist-mlp-raw", ["learned"], lr0=[1e-4], runs=10)
     accuracies = results.by_start(results.agents[0], "train_accuracy")[0]
     assert (accuracies >= 0.8).sum() >= 9
     assert accuracies.mean() > 0.88

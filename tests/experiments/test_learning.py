@@ -118,12 +118,19 @@ def test_the_recipe_ends_in_an_agent_that_is_both_of_its_searches_and_each_begin
     seen = []
     monkeypatch.setattr(evolve, "main", lambda options: seen.append(options) or full(replace(options, **few)))
     recipe.main(recipe.Options(tmp_path, workers=1))
-    assert [options.generations for options in seen] == [40, 120, 160, 80, 140, 400, recipe.ADDED["generations"]]
-    line = make_agent(tmp_path / "sgd-line")
-    begun = next(options.begin for options in seen if options.out == tmp_path / "sgd")
-    assert begun.pop("bias") == pytest.approx(line.network.tensors["layers.0.bias"][0], abs=6e-4)
+    assert [options.generations for options in seen] == [40, 120, 160, 80, 140, 160, 400, recipe.ADDED["generations"]]
+    begun = {options.out.name: options.begin for options in seen}
+    line, lines = make_agent(tmp_path / "sgd-line"), make_agent(tmp_path / "sgd-lines")
     weights = dict(zip(line.needs["features"], line.network.tensors["layers.0.weight"][0], strict=True))
-    assert begun == pytest.approx(weights, abs=6e-4)
+    bias = line.network.tensors["layers.0.bias"][0]
+    assert begun["sgd-lines"] == pytest.approx(weights | {"bias": bias}, abs=6e-4)
+    rate, momentum = lines.network.tensors["layers.0.weight"]
+    assert lines.needs["features"].index("fast_vs_first") == 7
+    assert begun["sgd"]["below_early"] == pytest.approx(rate[7], abs=6e-4)
+    assert begun["sgd"]["momentum:relative_peak"] == pytest.approx(momentum[0], abs=6e-4)
+    assert begun["sgd"]["momentum:bias"] == pytest.approx(lines.network.tensors["layers.0.bias"][1], abs=6e-4)
+    assert len(begun["sgd"]) == 22
+    assert "random-raw" in next(options.sources for options in seen if options.out.name == "sgd")
     assert seen[-1].base == tmp_path / "network"
     both = make_agent(tmp_path / "learned")
     names = both.needs["features"]
