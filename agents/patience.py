@@ -1,4 +1,7 @@
-"""``plateau`` and ``greedy``: rules that count how often the loss was, or was not, the best so far."""
+"""``plateau`` and ``greedy``: rules that count how often the loss was, or was not, the best so far.
+
+They read the feature ``log_loss``, which ends at ±10: below a loss of 4.5e-5 nothing is an improvement any more.
+"""
 
 from __future__ import annotations
 

@@ -21,7 +21,14 @@ from lrcontrol.envs.settings import Settings
 
 FORMAT = 1
 NEEDS = ("hyperparameters", "multipliers", "max_factor", "form", "base_schedule", "start", "interval", "features")
+UNLESS_DEFAULT = ("lr_limits", "momentum_limits", "probe_factor", "probe_direction")
 DESCRIPTION, WEIGHTS = "agent.json", "policy.safetensors"
+
+
+def needs_of(settings: Settings) -> dict[str, Any]:
+    """Return what an agent that was trained with ``settings`` needs of them wherever it is run."""
+    changed = (name for name in UNLESS_DEFAULT if getattr(settings, name) != getattr(Settings, name))
+    return {name: getattr(settings, name) for name in (*NEEDS, *changed)}
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,7 @@ class TrainedAgent:
 
     Args:
         name: what tables call it; for one that was loaded, its folder.
-        needs: the settings it was trained with, those of ``NEEDS``.
+        needs: the settings it was trained with, as ``needs_of`` gives them.
         network: reads the features of ``needs``, answers with actions.
         algorithm: what trained it.
         training: where it comes from, as kept in agent.json.

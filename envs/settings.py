@@ -197,7 +197,7 @@ class Settings:
 
     @classmethod
     def make(cls, arguments: Mapping[str, Any]) -> Settings:
-        """Return settings from keyword arguments, sequences read as tuples and a schedule's kind as the schedule.
+        """Return settings from keyword arguments: sequences as tuples, numpy's numbers as Python's, schedules by kind.
 
         Raises:
             InputError: an unknown name (the nearest is suggested) or a value that cannot be used.
@@ -206,10 +206,17 @@ class Settings:
         for name in arguments:
             if name not in names:
                 raise unknown("setting", name, names)
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()}
+        values: dict[str, Any] = {name: _python(value) for name, value in arguments.items()}
         if isinstance(kind := values.get("base_schedule"), str):
             values["base_schedule"] = Schedule(kind)
         return cls(**values)
+
+
+def _python(value: Any) -> Any:
+    """Return lists as tuples, and what numpy has of numbers as Python's own, which JSON takes."""
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    return tuple(_python(entry) for entry in value) if isinstance(value, list | tuple) else value
 
 
 def _numbers(values: object) -> bool:

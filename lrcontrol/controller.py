@@ -47,9 +47,9 @@ class LRController(ReduceLROnPlateau):
 
     Args:
         optimizer: any ``torch.optim.Optimizer`` whose groups have an ``lr``, the starting rate; groups keep their
-            ratios, unless ``per_group``; one that is given another rate later goes on from that, and stands still at
-            0. Momentum is the groups' ``momentum`` (``dampening`` moves with it, so that lr keeps its scale) or
-            ``betas[0]``.
+            ratios, unless ``per_group``; one that is given another rate later goes on from that, and at 0 stands still,
+            but for the first. Momentum is the groups' ``momentum`` (``dampening`` moves with it, so that lr keeps its
+            scale) or ``betas[0]``.
         agent: a spelling (``"hillclimb:factor=2"``), the folder of a trained agent, or an agent.
         hyperparameters: ``("lr",)`` or ``("lr", "momentum")``; None is what the agent moves, as far as the optimizer
             has it. For the rate alone ``learned:momentum=false`` takes the place of ``learned``.

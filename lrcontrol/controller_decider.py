@@ -11,11 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from lrcontrol.agents import Agent
-from lrcontrol.controller_decisions import Budget
+from lrcontrol.controller_decisions import Budget, budget_features
 from lrcontrol.controller_measures import MEASURES, Measurer
 from lrcontrol.controller_probe import Closure, probe_measures, told_apart, try_steps
 from lrcontrol.controller_rates import Rates, put
 from lrcontrol.controller_state import Memory, chosen
+from lrcontrol.envs.errors import InputError
 from lrcontrol.envs.features import (
     OF_LOG_LOSS,
     UNIT_MEASURES,
@@ -64,11 +65,12 @@ class Decider:
         self.agent, self.settings, self.budget, self.rates = agent, settings, budget, rates
         self.moves_momentum = moves_momentum
         self.wanted = measures_of(settings.features) | (UNIT_MEASURES if settings.start else frozenset())
+        self.counts_on_budget = settings.base_schedule.needs_total or bool(budget_features(settings))
         self.probes = any(name.startswith("probe_") for name in self.wanted)
         self.sees_gradient = self.probes or bool(self.wanted & MEASURES)
         self.wanted |= {"grad_sq"} if self.sees_gradient else frozenset()
         self.measurer = Measurer(rates, "grad_dot_memory" in self.wanted, sample)
-        for lr in rates.lr0.tolist():
+        for lr in rates.lr0.tolist() if settings.start is None else ():  # who finds a start does not begin there
             settings.check_lr0(lr)
         self.lr0, self.momentum0, self.scale = rates.lr0, rates.momentum, 1.0
         self.memory = Memory.begin(self.lr0, self.momentum0, len(settings.hyperparameters))
@@ -95,9 +97,14 @@ class Decider:
 
     def adopt_new_groups(self) -> bool:
         """Take in groups that were added since; return whether there were any."""
-        known = len(self.rates.ratios)
-        if known == len(self.rates.groups):
+        known, there = len(self.rates.ratios), len(self.rates.groups)
+        if known == there:
             return False
+        if known > there:
+            raise InputError(
+                f"the optimizer has {there} of its {known} parameter groups left: a controller goes on with groups "
+                f"that are added and not without some; make a new one"
+            )
         made = np.array(self.rates.adopt_new_groups(self._unscheduled()))
         if len(made):
             momentum = self.rates.momentum[-len(made) :]
@@ -165,6 +172,12 @@ class Decider:
         A decision that looks at gradients stays due where there are none, or none is finite, as when a gradient scaler
         has gone too far.
         """
+        if self.step_count == self.budget.total and self.counts_on_budget:
+            warnings.warn(
+                f"step {self.step_count + 1} of {self.budget.total}: agent {self.agent.name!r} was told that the run "
+                f"ends here, and leaves the rate where its schedule ended; give the total_steps that there are",
+                stacklevel=3,
+            )
         if self.step_count >= self.next_decision and self._decide(loss, closure):
             self.next_decision = self.step_count + self.settings.interval
         self.set_rate()

@@ -121,12 +121,16 @@ def make_settings(
     return settings
 
 
+def budget_features(settings: Settings) -> list[str]:
+    """Return the features of the budget that an agent reads, if it has a choice."""
+    return [name for name in BUDGET_FEATURES if name in settings.features and settings.multipliers != (1.0,)]
+
+
 def _check_without_budget(agent: Agent, settings: Settings, given: Schedule | None) -> None:
     schedule = settings.base_schedule
     if schedule.needs_total and (given is not None or settings.multipliers == (1.0,)):
         raise InputError(f"schedule {schedule.kind!r} of agent {agent.name!r} depends on the length: give total_steps")
-    read = [name for name in BUDGET_FEATURES if name in settings.features]
-    if read and settings.multipliers != (1.0,):
+    if read := budget_features(settings):
         warnings.warn(
             f"agent {agent.name!r} reads {', '.join(read)}, but total_steps is not given: it is told at every "
             f"step that half of {ASSUMED} steps is left",

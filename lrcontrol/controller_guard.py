@@ -77,7 +77,8 @@ class Guard:
         decider, params = self.decider, self.decider.measurer.params()
         for param in params:
             param.grad = None
-        if self.snapshot is None:
+        if self.snapshot is None or not self.snapshot[1].fits(params):
+            self.snapshot = None
             return None
         step, copy, memory = self.snapshot
         copy.restore(params, decider.rates.optimizer, rules.module)

@@ -119,6 +119,10 @@ class Snapshot:
         values = [*self.params, *self.buffers, *(value for state in self.states for value in state.values())]
         return sum(tensor.nbytes for value in values for tensor in _tensors(value))
 
+    def fits(self, params: Sequence[Tensor]) -> bool:
+        """Return whether it is of these parameters, to which some may have been added since."""
+        return _shapes(self.params) == _shapes(params)
+
     @torch.no_grad()
     def restore(self, params: Sequence[Tensor], optimizer: Optimizer, module: nn.Module | None) -> None:
         """Put everything back, in place."""

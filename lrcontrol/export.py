@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrcontrol.agents.network import Network
-from lrcontrol.agents.trained import NEEDS, TrainedAgent
+from lrcontrol.agents.trained import TrainedAgent, needs_of
 from lrcontrol.envs.errors import InputError
 from lrcontrol.envs.settings import Settings
 
@@ -70,7 +70,7 @@ def export(model: Any, settings: Settings, name: str, training: Mapping[str, Any
     dimensions = len(settings.hyperparameters)
     sizes = (len(settings.multipliers),) * dimensions if settings.multipliers is not None else (1,) * dimensions
     network = Network(tensors, _activation(modules, algorithm), head, sizes)
-    needs = {key: getattr(settings, key) for key in NEEDS}
+    needs = needs_of(settings)
     if settings.start is not None:
         centre = math.sqrt(settings.start[0] * settings.start[1])
         needs["start"] = (centre, centre)

@@ -106,6 +106,7 @@ def make_model(plan: Plan, env: VecMonitor, tensorboard: Path | None) -> BaseAlg
         raise InputError(f"{plan.algorithm.title} cannot be made with {parameters}: {error}") from error
     if hold:
         _prefer_holding(model, plan, hold)
+    export(model, plan.settings, plan.algo, {})  # what could not be saved as an agent is said before it is trained
     return model
 
 

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lrcontrol.agents.trained import TrainedAgent
 from lrcontrol.algorithms import DISCRETE, Algorithm, find_algorithm
 from lrcontrol.digests import digest_of_task
@@ -81,9 +83,18 @@ def _contents(tasks: TaskDistribution) -> dict[str, str]:
 
 
 def _plain(value: Any) -> Any:
+    """Return what JSON takes and says the same in another process: numbers of numpy as numbers, code by its name."""
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
-    return value if isinstance(value, int | float | str | list | tuple | dict | None) else repr(value)
+    if isinstance(value, Mapping):
+        return {str(name): _plain(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if callable(value):
+        return f"{value.__module__}.{getattr(value, '__qualname__', type(value).__qualname__)}"
+    return value if isinstance(value, int | float | str | None) else repr(value)
 
 
 def make_plan(

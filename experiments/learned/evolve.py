@@ -23,7 +23,7 @@ from joblib import Parallel, delayed
 
 from lrcontrol.agents.gated import add
 from lrcontrol.agents.network import Network
-from lrcontrol.agents.trained import NEEDS, TrainedAgent
+from lrcontrol.agents.trained import TrainedAgent, needs_of
 from lrcontrol.envs.distributions import find_tasks
 from lrcontrol.envs.features import safe_log
 from lrcontrol.envs.rewards import worst_loss
@@ -377,8 +377,7 @@ def save(options: Options, search: Search) -> None:
             bias = bias - weight @ scale[0]
         tensors[f"layers.{number}.weight"] = weight.astype(np.float32)
         tensors[f"layers.{number}.bias"] = bias.astype(np.float32)
-    settings = Settings.make(options.fields)
-    needs = {name: getattr(settings, name) for name in NEEDS}
+    needs = needs_of(Settings.make(options.fields))
     training = {name: value for name, value in asdict(options).items() if name not in ELSEWHERE}
     training |= {"generations": search.done, "seconds": round(search.seconds)}
     network = Network(tensors, "tanh", "clip", (1,) * shape.outputs)

@@ -323,7 +323,9 @@ def test_a_schedule_multiplies_a_recursive_rate_and_replaces_an_anchored_agents(
     assert warm.record["lr"][:3] == pytest.approx(np.multiply(bare.record["lr"], (0.25, 0.5, 0.75)))
     net, opt = small()
     anchored = LRController(opt, "constant", base_schedule="cosine", total_steps=10)
-    run(net, opt, anchored, 12)
+    with pytest.warns(UserWarning, match="step 11 of 10: agent 'constant' was told that the run ends here") as said:
+        run(net, opt, anchored, 12)
+    assert len(said) == 1
     expected = [0.05 * (1.0 + math.cos(math.pi * min(t, 9) / 10)) for t in range(12)]
     assert anchored.record["lr"] == pytest.approx(expected)
 
@@ -336,6 +338,30 @@ def test_without_total_steps_half_of_an_assumed_budget_is_always_left_and_it_is_
     assert controller.observation["budget_left"] == 0.5
     with pytest.raises(InputError, match="give total_steps"):
         LRController(opt, "schedule:kind=cosine")
+
+
+def test_an_agent_that_does_not_count_on_the_budget_may_go_on_past_it():
+    net, opt = small()
+    controller = LRController(opt, "hillclimb:factor=2", total_steps=2)
+    run(net, opt, controller, 4)  # where a warning is an error
+    assert len(set(controller.record["lr"])) == 4
+
+
+def test_a_limit_above_the_rate_it_was_made_with_holds_for_an_agent_that_finds_its_start():
+    net, opt = small(lr=1e-6)
+    controller = LRController(opt, "learned", total_steps=20, min_lr=1e-3)
+    run(net, opt, controller, 20)
+    assert min(controller.record["lr"]) == 1e-3 < max(controller.record["lr"])
+
+
+def test_an_optimizer_that_lost_a_group_is_named():
+    first, second = model(), model(1)
+    opt = torch.optim.SGD([{"params": first.parameters()}, {"params": second.parameters()}], lr=0.1)
+    controller = LRController(opt, "constant")
+    controller.step(1.0)
+    opt.param_groups.pop()
+    with pytest.raises(InputError, match="1 of its 2 parameter groups left"):
+        controller.step(1.0)
 
 
 def test_another_scheduler_that_undoes_the_controller_is_noticed():

@@ -113,6 +113,18 @@ def test_a_copy_is_loaded_with_the_module_whose_buffers_it_holds():
         assert fresh.events[0]["restored_step"] == 0
 
 
+def test_a_copy_of_fewer_parameters_than_there_are_now_is_not_gone_back_to():
+    net, opt = small()
+    controller = LRController(opt, "constant", rollback=True)
+    run(net, opt, controller, 3)
+    opt.param_groups[0]["params"].append(torch.nn.Parameter(torch.zeros(2)))
+    controller.step(math.nan)
+    assert controller.events[0]["restored_step"] is None
+    controller.step(0.5)
+    controller.step(math.nan)
+    assert controller.events[1]["restored_step"] == 4
+
+
 def test_a_rate_that_is_far_too_high_is_brought_down():
     finals = []
     for rollback in (False, True):

@@ -36,6 +36,9 @@ def test_the_examples_of_the_plain_loop_run(tmp_path, monkeypatch, capsys):
     assert sum(losses[-10:]) / 10 < 0.25
     assert (tmp_path / "run.png").is_file()
     assert names["scheduler"].get_last_lr() == [names["controller"].record["lr"][3]]
+    assert len((tmp_path / "run.csv").read_text(encoding="utf-8").splitlines()) == 201
+    assert len(list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))) == 1
+    assert (tmp_path / "again.png").is_file()
 
 
 @quiet

@@ -38,6 +38,7 @@ SMALL = {
     "n_top": 1,
     "n_eval_episodes": 4,
 }
+TINY = {"timesteps": 32, "num_envs": 4, "evaluations": 1}
 QUICK = ("--task", "quadratic:steps=10", "--num-envs", "4", "--timesteps", "160", "--evaluations", "2")
 
 
@@ -71,7 +72,7 @@ def run_main(*arguments):
 def trained(tmp_path_factory):
     """Return the folder of an agent that was trained for a moment; copy it before changing it."""
     folder = tmp_path_factory.mktemp("trained") / "agent"
-    lrcontrol.train("quadratic:steps=10", out=folder, timesteps=32, num_envs=4, evaluations=1, parameters=small("ppo"))
+    lrcontrol.train("quadratic:steps=10", out=folder, parameters=small("ppo"), **TINY)
     return folder
 
 
@@ -255,6 +256,38 @@ def test_a_policy_that_squashes_its_actions_is_exported_with_the_squashing():
     np.testing.assert_allclose(
         agent.predict(observation)[0], model.predict(observation, deterministic=True)[0], atol=1e-5
     )
+
+
+def test_a_policy_that_cannot_be_saved_as_an_agent_is_refused_before_it_is_trained(tmp_path):
+    rows = []
+    with pytest.raises(InputError, match="GELU"):
+        lrcontrol.train(
+            "quadratic:steps=10",
+            out=tmp_path,
+            parameters=small("ppo") | {"policy_kwargs": {"activation_fn": torch.nn.GELU}},
+            progress=lambda *row: rows.append(row),
+            **TINY,
+        )
+    assert not rows
+
+
+def test_arguments_may_be_of_numpy_or_code_and_make_the_same_training_again(tmp_path):
+    given = small("ppo") | {"policy_kwargs": {"activation_fn": torch.nn.ReLU}, "gamma": np.float64(0.9)}
+    for _ in range(2):
+        agent = lrcontrol.train("quadratic:steps=10", out=tmp_path, parameters=given, interval=np.int64(2), **TINY)
+    assert agent.network.activation == "relu"
+    other = given | {"policy_kwargs": {"activation_fn": torch.nn.Tanh}}
+    with pytest.raises(InputError, match=r"activation\.ReLU'\}\} there, .*activation\.Tanh'\}\} now"):
+        lrcontrol.train("quadratic:steps=10", out=tmp_path, parameters=other, interval=2, **TINY)
+
+
+def test_what_limits_it_was_trained_under_an_agent_keeps(tmp_path):
+    limits = {"lr_limits": (1e-4, 0.5), "features": ("log_loss", "probe_slope"), "probe_factor": 1.5}
+    train_a_moment = {"parameters": small("ppo"), **TINY}
+    lrcontrol.train("quadratic:steps=10", out=tmp_path, lr0_range=(1e-3, 0.1), **limits, **train_a_moment)
+    needs = make_agent(tmp_path).needs
+    assert (needs["lr_limits"], needs["probe_factor"]) == ((1e-4, 0.5), 1.5)
+    assert "momentum_limits" not in needs
 
 
 def test_several_steps_of_an_off_policy_return_leave_its_minibatches_alone():
