@@ -137,6 +137,8 @@ class Settings:
                 raise InputError(f"{name} {value!r} is not a pair of numbers (low, high)")
         if self.multipliers is not None and not _numbers(self.multipliers):
             raise InputError(f"multipliers {self.multipliers!r} are not a tuple of numbers")
+        if not (isinstance(self.features, tuple | list) and all(isinstance(name, str) for name in self.features)):
+            raise InputError(f"features {self.features!r} are not a tuple of names, such as ('log_loss', 'log_lr')")
         if not (self.smoothing is None or self.smoothing == "task" or isinstance(self.smoothing, Smoothing)):
             raise InputError(f"smoothing {self.smoothing!r} is not 'task', None or a Smoothing")
 

@@ -19,7 +19,7 @@ DISCRETE, BOX = "discrete", "box"
 ANNEALED = "learning_rate_end"  # beside a class's own parameters: learning_rate goes down to it in a straight line
 HOLDING = "hold_bias"  # likewise: added at first to the logit of the multiplier 1, so that the policy begins by holding
 OURS = ("policy", "env", "seed", "device", "verbose", "tensorboard_log", "_init_setup_model")  # which are given here
-COUNTS = ("n_steps", "batch_size")  # which have to be positive
+COUNTS = ("n_steps", "batch_size", "n_epochs", "train_freq")  # which have to be positive
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Algorithm:
             except TypeCheckError as error:
                 reason = " ".join(str(error).split())
                 raise InputError(f"parameter {name} of {self.title} cannot be {value!r}: {reason}") from error
-            if name in COUNTS and value is not None and value < 1:
+            if name in COUNTS and isinstance(value, int) and value < 1:
                 raise InputError(f"parameter {name} of {self.title} is {value}, and not positive")
 
     def action_kind(self, hyperparameters: tuple[str, ...], wanted: str | None) -> str:

@@ -113,7 +113,7 @@ def make_model(plan: Plan, env: VecMonitor, tensorboard: Path | None) -> BaseAlg
 def _prefer_holding(model: BaseAlgorithm, plan: Plan, bias: float) -> None:
     multipliers = plan.settings.multipliers or ()
     layer: Any = getattr(model.policy, "action_net", None)
-    if 1.0 not in multipliers or layer is None:
+    if 1.0 not in multipliers or getattr(layer, "bias", None) is None:
         raise InputError(f"{HOLDING} is for policies that choose among multipliers, 1 among them, which this is not")
     with torch.no_grad():
         layer.bias[multipliers.index(1.0) :: len(multipliers)] += bias

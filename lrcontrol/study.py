@@ -180,6 +180,8 @@ class Study:
 
 def find_agents(agents: Sequence[str | Agent | Peer]) -> tuple[Agent | Peer, ...]:
     """Return the agents and peers that spellings stand for; a name that is neither's is held against those of both."""
+    if isinstance(agents, str):
+        raise InputError(f"agents {agents!r} is one name and no list of them: write [{agents!r}]")
     return tuple(find_peer(agent) or make_agent(agent, {**AGENTS, **PEERS}) for agent in agents)  # type: ignore[arg-type,dict-item]
 
 

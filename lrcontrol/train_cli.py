@@ -110,7 +110,7 @@ def read_extras(pairs: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
             raise InputError(f"--set {key}={text}: say it by --{key.replace('_', '-')}")
         try:
             value = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
+        except (ValueError, TypeError, SyntaxError):
             value = text
         (settings if key in Settings.__dataclass_fields__ else parameters)[key] = value
     return settings, parameters

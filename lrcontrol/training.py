@@ -116,11 +116,14 @@ def make_plan(
     kind = algorithm.action_kind(tuple(hyperparameters), action)
     algorithm.check_parameters(parameters)
     optimizers = (optimizer,) if isinstance(optimizer, str) else tuple(optimizer)
+    if not optimizers:
+        raise InputError("no optimizer given: name at least one")
     ranges = {name: LR0_RANGE.get(name) for name in optimizers}
     own_range = {"lr0_range": ranges[optimizers[0]]} if len(optimizers) == 1 else {}
     given = {**DEFAULTS, **own_range, **algorithm.settings, **settings}
     if kind == DISCRETE:
-        given.setdefault("multipliers", MULTIPLIERS)
+        if given.setdefault("multipliers", MULTIPLIERS) is None:
+            raise InputError("discrete actions choose among multipliers, and multipliers is None: leave it out")
     elif given.get("multipliers") is not None:
         raise InputError(f"multipliers are for discrete actions, and {algo} is to take box actions: set max_factor")
     fields = {"hyperparameters": tuple(hyperparameters), "task": tasks} | given
@@ -129,6 +132,8 @@ def make_plan(
         groups = 1 if isinstance(tasks, Fixed) or count % GROUPS else GROUPS
     if groups < 1:
         raise InputError(f"groups {groups} is not positive")
+    if groups > 1 and groups % len(optimizers):
+        raise InputError(f"{groups} groups cannot be shared by {len(optimizers)} optimizers: choose another number")
     if count % len(optimizers):
         raise InputError(f"{count} environments cannot be shared by {len(optimizers)} optimizers: choose num_envs")
     return Plan(
