@@ -12,10 +12,11 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import tyro
+from matplotlib.axes import Axes
 
 import lrcontrol
 from experiments.learned.evolve import Watched
-from experiments.learned.heldout import TASKS, before, place
+from experiments.learned.heldout import CLIMBERS, TASKS, before, place
 from lrcontrol.agents import Agent, TrainedAgent, make_agent
 from lrcontrol.agents.distilled import ADAPTIVE, SGD
 from lrcontrol.envs.distributions import find_tasks
@@ -25,6 +26,7 @@ from lrcontrol.rollouts import roll_out, settings_for
 
 HERE = Path(__file__).parent
 SOURCES = ("random-digits", "random-synthetic")
+STARTS = (1e-6, 1e-3, 1.0)
 READ = {"sgd": SGD, "adamw": ADAPTIVE}  # the features that each half of the agent reads, for each of its actions
 
 
@@ -87,17 +89,41 @@ def schedules(options: Options) -> None:
             for run in range(min(3, found.manifest["config"]["runs"])):
                 values = _trace(found, mean_losses(found)[0][0], run, column)
                 panel.plot(values, color="black", linewidth=0.9, alpha=0.8, label="learned" if run == 0 else None)
-            tuned = load(options.folder, task, optimizer, "schedule:kind=one-cycle")
-            if tuned is not None:
-                rates, losses = mean_losses(tuned)
-                shape = [Schedule("one-cycle")(step, len(values)) for step in range(len(values))]
-                drawn = rates[int(losses.argmin())] * np.array(shape) if column == "lr" else np.full(len(values), 0.9)
-                panel.plot(drawn, color="tab:orange", linewidth=0.9, label="one-cycle, tuned")
+            _tuned(panel, options.folder, task, optimizer, len(values), column)
             panel.set(**({"yscale": "log"} if column == "lr" else {"ylim": (0.0, 1.0)}))
             panel.set_title(f"{task}, {optimizer}" if column == "lr" else "", fontsize=8)
         panels[row][0].set_ylabel("learning rate" if column == "lr" else "momentum")
     panels[0][0].legend(frameon=False, fontsize=7)
     figure.savefig(HERE / "schedules.png", dpi=110)
+
+
+def from_starts(options: Options) -> None:
+    """Draw the rates that agent and hill-climber take on MNIST from three starts, and the tuned one-cycle."""
+    figure, panels = plt.subplots(1, 2, figsize=(9.5, 3.6), layout="constrained")
+    for panel, optimizer in zip(panels, ("adamw", "sgd"), strict=True):
+        out, drawn = options.folder.parent / "from_starts" / optimizer, {CLIMBERS[0]: "tab:blue", "learned": "black"}
+        if not (out / "runs.csv").exists():
+            lrcontrol.evaluate("mnist-mlp", list(drawn), lr0=STARTS, runs=1, optimizer=optimizer, momentum=0.9, out=out)
+        found = lrcontrol.Results.load(out)
+        for agent, colour in drawn.items():
+            for start, style in zip(STARTS, ("-", "--", ":"), strict=True):
+                rates = _trace(found.of_runs([agent], [0]), start, 0, "lr")
+                panel.plot(rates, color=colour, linestyle=style, linewidth=1.2, label=f"{agent}, from {start:g}")
+        _tuned(panel, options.folder, "mnist-mlp", optimizer, len(rates), "lr")
+        panel.set(yscale="log", xlabel="training step", title=f"MNIST, 784-20-10, {optimizer}")
+    panels[0].set_ylabel("learning rate")
+    panels[0].legend(frameon=False, fontsize=7)
+    figure.savefig(HERE / "from_starts.png", dpi=120)
+
+
+def _tuned(panel: Axes, folder: Path, task: str, optimizer: str, steps: int, column: str) -> None:
+    """Draw the one-cycle that is best on a task, where there is one."""
+    tuned = load(folder, task, optimizer, "schedule:kind=one-cycle")
+    if tuned is not None:
+        rates, losses = mean_losses(tuned)
+        shape = [Schedule("one-cycle")(step, steps) for step in range(steps)]
+        drawn = rates[int(losses.argmin())] * np.array(shape) if column == "lr" else np.full(steps, 0.9)
+        panel.plot(drawn, color="tab:orange", linewidth=0.9, label="one-cycle, tuned")
 
 
 def _trace(results: lrcontrol.Results, rate: float, run: int, column: str) -> np.ndarray:
@@ -159,6 +185,7 @@ def main(options: Options) -> int:
     """Draw everything and print the lines."""
     by_start(options)
     schedules(options)
+    from_starts(options)
     actions()
     agent = make_agent("learned")
     assert isinstance(agent, TrainedAgent)
