@@ -38,14 +38,15 @@ class SB3Agent:
         """Return the agent of a model that still holds the environment it was trained on.
 
         Raises:
-            InputError: it has no ``predict``, no environment of ours, or one under VecNormalize.
+            InputError: it has no ``predict``, no environment of ours, or one under VecNormalize or a wrapper that
+                changes observations or actions.
         """
         env = model.get_env() if callable(getattr(model, "get_env", None)) else None
         try:
             settings = env.get_attr("settings", 0)[0] if env is not None else None
         except AttributeError:
             settings = None
-        if not callable(getattr(model, "predict", None)) or not isinstance(settings, Settings):
+        if env is None or not callable(getattr(model, "predict", None)) or not isinstance(settings, Settings):
             raise InputError(
                 f"a {type(model).__name__} is no agent: give a spelling, a trained agent's folder, an object with "
                 f"name, needs and predict, or a Stable-Baselines3 model with an environment of lrcontrol"
@@ -55,6 +56,14 @@ class SB3Agent:
                 f"the {type(model).__name__} reads observations normalised by VecNormalize, not those it would "
                 f"be shown: train it without; they are of order 1, and clipped, as they are"
             )
+        import gymnasium
+
+        for kind in (gymnasium.ObservationWrapper, gymnasium.ActionWrapper):
+            if any(env.env_is_wrapped(kind)):
+                raise InputError(
+                    f"the {type(model).__name__} was trained in an environment under a gymnasium.{kind.__name__}, and "
+                    f"would see and do here what it does not know: train it without"
+                )
         needs = {f.name: getattr(settings, f.name) for f in fields(settings) if f.name not in RUN_FIELDS}
         return cls(name or type(model).__name__.lower(), model, needs)
 

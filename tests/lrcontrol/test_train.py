@@ -175,6 +175,14 @@ def test_a_model_of_plain_stable_baselines3_runs_in_the_evaluator():
         make_agent(object())
 
 
+def test_a_model_whose_observations_were_wrapped_is_refused():
+    from stable_baselines3 import PPO
+
+    env = gymnasium.wrappers.NormalizeObservation(gymnasium.make("lrcontrol/digits-mlp-v0", steps=16))
+    with pytest.raises(InputError, match=r"under a gymnasium\.ObservationWrapper"):
+        make_agent(PPO("MlpPolicy", env, n_steps=16, batch_size=16, device="cpu"))
+
+
 def test_two_trainings_of_one_seed_are_one_and_another_seed_is_another(tmp_path):
     weights = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
