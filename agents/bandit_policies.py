@@ -245,7 +245,7 @@ def check_constants(name: str, constants: dict[str, float]) -> None:
     positive = {"discount", "prior"} | ({"exploration"} if name in ("dts", "exp3s") else set())
     for key, value in constants.items():
         low, high = least[key], most.get(key, math.inf)
-        if not (low <= value <= high and math.isfinite(value)) or (key in positive and value == 0.0):
+        if not (low <= value <= high and math.isfinite(value)) or (key in positive and value**2 == 0.0):
             above = "above" if key in positive else "at least"
             limit = f" and at most {high:g}" if math.isfinite(high) else ""
             raise InputError(f"bandit: {key} {value:g} of policy {name!r} must be {above} {low:g}{limit}")

@@ -27,8 +27,9 @@ def random_synthetic(index: int = 0, held_out: bool = False) -> Task:
 
     In turn: clusters to be told apart, with wrong labels among them; a random network's outputs with noise on top;
     the next token of a Markov chain whose tokens are as unequal as words; digits through a bottleneck; sentences of
-    such a chain of second order under a transformer. Other networks have none to three hidden layers of 8 to 64 units;
-    initial weights times 0.5 to 2; 1,024 to 32,768 rows, so that some are seen many times and some not once;
+    such a chain of second order under a transformer. Networks have none to three hidden layers of 8 to 64 units, the
+    bottleneck's one, three or five, down to 2; initial weights times 0.5 to 2; 1,024 to 32,768 rows (512 to 4,096
+    sentences, all 1,437 digits), so that some are seen many times and some not once;
     minibatches of 8 to 256 rows, of 4 to 16 sentences; 80 to 500 steps.
 
     Raises:
@@ -137,7 +138,7 @@ def _sentences(random: Generator) -> tuple[Data, Callable[[], GPT]]:
 
 
 def _bottleneck(random: Generator) -> tuple[Data, tuple[int, ...]]:
-    """Return digits as inputs and targets, and the widths of an auto-encoder of three or five layers."""
+    """Return digits as inputs and targets, and the widths of an auto-encoder of one, three or five hidden layers."""
     inputs = digits()[0][0] * log_uniform(random, 0.4, 3.3)
     outer, code = _widths(random, int(random.integers(0, 3))), round(log_uniform(random, 2, 16))
     return (inputs, inputs), (*outer, code, *outer[::-1])

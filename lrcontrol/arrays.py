@@ -56,6 +56,9 @@ def losses_by_pair(results: Results, measure: str = "train_loss") -> list[Losses
 
     Where runs are missing, agents are compared on the starts and runs that all of them have; one that would leave
     nothing to compare on is left out, those with the fewest runs first.
+
+    Raises:
+        InputError: no agent has a run from each of its initial rates.
     """
     names = ("task", "optimizer", "agent", "lr0", "run", measure)
     found: dict[tuple[str, str], dict[str, Cells]] = {}
@@ -69,6 +72,8 @@ def _on_common_ground(task: str, optimizer: str, agents: dict[str, Cells]) -> Lo
     for agent in sorted(agents, key=lambda name: -len(agents[name])):
         if _common([agents[name] for name in (*kept, agent)]) is not None:
             kept.append(agent)
+    if not kept:
+        raise InputError(f"{task}, {optimizer}: no agent has all its runs from all its initial rates; evaluate again")
     there = tuple(agent for agent in agents if agent in kept)
     rates, runs = _common([agents[name] for name in there]) or ([], [])
     values = [[[agents[name][rate, run] for run in runs] for rate in rates] for name in there]

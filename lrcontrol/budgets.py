@@ -85,6 +85,7 @@ def trials_to_match(loss: float, starts: ArrayLike) -> float:
     values = np.asarray(starts, dtype=np.float64)
     if math.isnan(loss) or np.isnan(values).any():
         return math.nan
+    loss += 1e-12 * abs(loss)  # for the mean of the starts itself, in other last bits
     if expected_minimum(values, 1) <= loss:
         return 1.0
     if values.min() >= loss:

@@ -90,7 +90,7 @@ DIFFERENCE = Column(
 IMPROVES = Column(
     "improves",
     lambda row: NOTHING if math.isnan(row["improves"]) else f"{row['improves']:.0%}",
-    "share of starts and runs on which it ends lower than the baseline",
+    "share of starts and runs on which it ends lower than the baseline; a tie counts half",
     "improves",
 )
 P_HOLM = Column(

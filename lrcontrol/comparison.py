@@ -29,7 +29,7 @@ def compare(results: Results, baseline: str, measure: str = "train_loss", level:
     the rates where nothing can be won decide alone; differences of scores are ratios of losses.
 
     Args:
-        results: of an evaluation with two runs or more.
+        results: of an evaluation of one task with one optimizer, with two runs or more.
         baseline: the agent that the others are held against.
         measure: ``train_loss`` or ``test_loss``.
         level: of the intervals.
@@ -43,7 +43,8 @@ def compare(results: Results, baseline: str, measure: str = "train_loss", level:
         loss is below 0 there is no ratio, NaN, and a run's score is the mean of its losses.
 
     Raises:
-        InputError: an agent or a measure that is not there, no other agent, or one run alone.
+        InputError: an agent or a measure that is not there, no other agent, one run alone, or several tasks or
+            optimizers.
     """
     import pyarrow as pa
 
@@ -51,11 +52,18 @@ def compare(results: Results, baseline: str, measure: str = "train_loss", level:
         raise unknown("baseline", baseline, results.agents)
     if measure not in MEASURES or not measure.endswith("loss"):
         raise unknown("measure", measure, [name for name in MEASURES if name.endswith("loss")])
+    if len(results.pairs) > 1:
+        raise InputError(
+            f"the results are of {len(results.pairs)} pairs of task and optimizer: compare those of one, as in "
+            f"compare(results.of{results.pairs[0]}, {baseline!r}); standings holds them against each other together"
+        )
     others = [agent for agent in results.agents if agent != baseline]
     if not others:
         raise InputError(f"there is no agent to compare with {baseline}: evaluate two or more")
     if results.manifest["config"]["runs"] < 2:
         raise InputError("one run alone cannot be compared: use two runs or more, ten if you can")
+    if np.isnan(results.runs[measure].to_numpy()).all():
+        raise InputError(f"there is no {measure} in these results: the task has no test data")
     for agent in results.agents:
         if np.isnan(results.by_start(agent, measure)).any():
             raise InputError(f"agent {agent!r} lacks runs, a cell of it having failed: evaluate again, or without it")

@@ -39,7 +39,7 @@ def load_task(text: str) -> Task:
         task = found() if callable(found) else found
     except InputError:
         raise
-    except Exception as error:  # the user's own code can raise anything
+    except (Exception, SystemExit) as error:  # the user's own code can raise anything
         raise InputError(f"task {text!r}: {name}() failed with {type(error).__name__}: {error}") from error
     if not isinstance(task, Task):
         raise InputError(f"task {text!r}: {name} is a {type(task).__name__}, not a lrcontrol.Task")
@@ -57,6 +57,6 @@ def _load(path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except InputError:
         raise
-    except Exception as error:  # as above
+    except (Exception, SystemExit) as error:  # as above
         raise InputError(f"{path} cannot be loaded: {type(error).__name__}: {error}") from error
     return module

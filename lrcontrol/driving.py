@@ -57,8 +57,8 @@ def check_range(kind: str, low: float | None, high: float | None) -> None:
         raise InputError(f"{kind}: low {low} and high {high} are no range of rates: write 0 < low < high")
 
 
-def draw_rates(task: Task, base: Settings, low: float | None, high: float | None, count: int, seed: int) -> Array:
-    """Return ``count`` log-uniform rates of the run seeded ``seed``; ends not given are the task's for the optimizer.
+def ends_of(task: Task, base: Settings, low: float | None, high: float | None) -> tuple[float, float]:
+    """Return a range of rates; ends not given are the task's for the optimizer.
 
     Raises:
         InputError: the range is none, or not within the settings' limits of the rate.
@@ -68,5 +68,11 @@ def draw_rates(task: Task, base: Settings, low: float | None, high: float | None
     check_range("range of rates", *ends)
     for end in ends:
         base.check_lr0(end)
+    return ends
+
+
+def draw_rates(task: Task, base: Settings, low: float | None, high: float | None, count: int, seed: int) -> Array:
+    """Return ``count`` log-uniform rates of the run seeded ``seed``, within ``ends_of`` the range."""
+    ends = ends_of(task, base, low, high)
     random = np.random.default_rng(run_seeds(seed).exploration)
     return np.array([log_uniform(random, *ends) for _ in range(count)])

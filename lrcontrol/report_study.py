@@ -177,8 +177,15 @@ def rerun(manifest: Mapping[str, Any]) -> str:
     return "".join(f"# in the place of {name!r}: that Task\n" for name in own) + f"lrcontrol.evaluate({parts})"
 
 
+class _Code(str):
+    """The text of a call, which stands in another without quotation marks."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
 def _literal(value: Any) -> Any:
     try:
         return ast.literal_eval(value)
     except (ValueError, SyntaxError, TypeError):
-        return value
+        return _Code(value) if str(value).endswith(")") else value

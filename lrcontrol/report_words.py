@@ -71,6 +71,11 @@ def _places(names: Any) -> str:
     return ", ".join("{}" for _ in names)
 
 
+def _given(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that are not left to their defaults, as a command line says None."""
+    return {name: value for name, value in config.get("settings", {}).items() if value != "None"}
+
+
 def _unlike(manifests: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return by what the runs of results that share a task and an optimizer differ, apart from agents and rates."""
     found: dict[str, None] = {}
@@ -78,7 +83,8 @@ def _unlike(manifests: Iterable[Mapping[str, Any]]) -> list[str]:
         tasks, optimizers = ({*one.get(name, ())} & {*other.get(name, ())} for name in ("tasks", "optimizers"))
         if not tasks or not optimizers:
             continue
-        found |= {name: None for name in ("seed", "steps", "settings") if one.get(name) != other.get(name)}
+        found |= {name: None for name in ("seed", "steps") if one.get(name) != other.get(name)}
+        found |= {"settings": None} if _given(one) != _given(other) else {}
         own, others = (config.get("contents", {}) for config in (one, other))
         if any(own.get(task) != others.get(task) for task in tasks):
             found["what a task of the same name is"] = None
@@ -189,6 +195,7 @@ def _of_some(study: ReportStudy, rows: Rows) -> Iterator[Words]:
             searches,
         )
     own = tuple(agent for agent, kind in agents.items() if kind in PEERS and kind not in (*SEARCHES, REPLAY))
+    own = tuple(agent for agent in own if "knob=true" not in agent)  # it looks at the rates of an optimizer
     tasks = {row["task"] for row in rows}
     if own and len({(row["task"], row["optimizer"]) for row in rows}) > len(tasks):
         yield Words(

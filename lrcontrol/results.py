@@ -79,11 +79,12 @@ class Results:
         failures = [one for one in self.failures if (one["task"], one["optimizer"]) == (task, optimizer)]
         return Results(summary, runs, traces, self.manifest | ({"failures": failures} if self.failures else {}))
 
-    def of_runs(self, agents: Sequence[str], runs: Sequence[int]) -> Results:
-        """Return the results of some agents on some runs."""
+    def of_runs(self, agents: Sequence[str], runs: Sequence[int], rates: Sequence[float] | None = None) -> Results:
+        """Return the results of some agents on some runs, from some initial rates or all."""
         import pyarrow.compute as pc
 
         part = pc.field("agent").isin(list(agents)) & pc.field("run").isin(list(runs))
+        part = part if rates is None else part & pc.field("lr0").isin(list(rates))
         kept = self.runs.filter(part)
         return Results(summarise(kept), kept, self.traces.filter(part), self.manifest)
 
@@ -123,7 +124,12 @@ class Results:
             runs = pa.csv.read_csv(folder / "runs.csv", convert_options=options)
             traces = pq.read_table(folder / "traces.parquet")
             manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        except (OSError, pa.ArrowInvalid, json.JSONDecodeError) as error:
+            for table, columns in ((runs, RUN_COLUMNS), (traces, TRACE_COLUMNS)):
+                if missing := [name for name in columns if name not in table.column_names]:
+                    raise ValueError(f"a table has no column {missing[0]!r}")
+            if not isinstance(manifest, dict):
+                raise ValueError("manifest.json holds no object")
+        except (OSError, ValueError) as error:  # ValueError is that of pyarrow, json and utf-8, too
             raise _cannot_load(folder, error) from error
         return cls(summarise(runs), runs, traces, manifest)
 
@@ -132,9 +138,9 @@ def _cannot_load(folder: Path, error: Exception) -> InputError:
     """Return what is to be said of a folder that has no results: whose they would have been, where it is known."""
     try:
         begun = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
+    except (OSError, ValueError):
         begun = {}
-    if "complete" not in begun or (folder / "runs.csv").exists():
+    if not isinstance(begun, dict) or "complete" not in begun or (folder / "runs.csv").exists():
         return InputError(f"{folder} does not hold the results of an evaluation: {error}")
     failures = begun.get("failures")
     so_far = f"every cell failed, the first with {failures[0]['error']}" if failures else "it is not finished"

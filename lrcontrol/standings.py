@@ -32,14 +32,14 @@ class Standings:
             of the pair have; rank, the mean over starts and runs of its rank among the pair's agents; ratio, the
             interquartile mean of its loss over the baseline's on the same start and run; area, exp of the mean log loss
             over the decades of lr0; difference, the mean of its loss less the baseline's; improves, the share of starts
-            and runs where it is lower; p, of Wilcoxon's signed-rank test of the runs' mean log losses, and p_holm, that
-            corrected for the number of agents; best_loss at best_lr0 and worst_loss at worst_lr0, means over runs;
-            diverged and diverged_share of its runs; forward_passes, backward_passes and passes of a run, means over its
-            runs, a backward pass counted as two; cost, passes over the baseline's; budget, the passes of the pair's
-            cheapest agent; budget_loss, the geometric mean over starts and runs of the minibatch loss when they are
-            spent, and budget_ratio to the baseline's; trials, the random-search trials until the baseline's best is
-            expected to be at the agent's mean loss over starts. rank, ratio, area and difference also with _low and
-            _high. NaN where the baseline was not run, or no traces were kept.
+            and runs where it is lower, a tie counting half; p, of Wilcoxon's signed-rank test of the runs' mean log
+            losses, and p_holm, that corrected for the number of agents; best_loss at best_lr0 and worst_loss at
+            worst_lr0, means over runs; diverged and diverged_share of its runs; forward_passes, backward_passes and
+            passes of a run, means over its runs, a backward pass counted as two; cost, passes over the baseline's;
+            budget, the passes of the pair's cheapest agent; budget_loss, the geometric mean over starts and runs of the
+            minibatch loss when they are spent, and budget_ratio to the baseline's; trials, the random-search trials
+            until the baseline's best is expected to be at the agent's mean loss over starts. rank, ratio, area and
+            difference also with _low and _high. NaN where the baseline was not run, or no traces were kept.
         overall: for each agent. Columns: agent; pairs, how many it has; rank, the mean over pairs; ratio, the
             interquartile mean over all pairs, starts and runs; both with _low and _high; diverged_share; cost, the
             geometric mean over pairs. Sorted by rank.
@@ -125,6 +125,8 @@ class _Pair:
     @classmethod
     def make(cls, results: Results, losses: Losses, baseline: str) -> _Pair:
         part = results.of(losses.task, losses.optimizer)
+        if losses.cut or losses.left_out:
+            part = part.of_runs(losses.agents, losses.runs, losses.rates)
         summary = {agent: part.of_agent(agent).to_pylist() for agent in losses.agents}
         there = baseline if baseline in losses.agents else None
         means = part.runs.group_by("agent").aggregate([(name, "mean") for name in PASSES]).to_pylist()

@@ -13,6 +13,7 @@ import torch
 from lrcontrol.agents import AGENTS, Agent, make_agent
 from lrcontrol.cells import Cell, Job
 from lrcontrol.digests import digest_of_agent, digest_of_task
+from lrcontrol.driving import ends_of
 from lrcontrol.envs.engine import pick_device
 from lrcontrol.envs.errors import InputError
 from lrcontrol.envs.functional import StackedModule
@@ -22,10 +23,13 @@ from lrcontrol.envs.settings import Settings
 from lrcontrol.envs.task import Task
 from lrcontrol.envs.world import World
 from lrcontrol.peers import PEERS, Peer, find_peer
+from lrcontrol.population import Population
+from lrcontrol.random_search import RandomSearch
 from lrcontrol.replay import Replay
 from lrcontrol.rollouts import settings_for
 
 GRID_PER_DECADE = 2
+MOST_RATES = 10_000  # of a grid
 
 
 def lr0_grid(low: float, high: float, count: int) -> list[float]:
@@ -36,8 +40,8 @@ def lr0_grid(low: float, high: float, count: int) -> list[float]:
     """
     if not 0.0 < low < high < np.inf:
         raise InputError(f"lr0 grid from {low:g} to {high:g}: write 0 < low < high")
-    if count < 2:
-        raise InputError(f"lr0 grid of {count} rates: at least 2 are needed")
+    if not 2 <= count <= MOST_RATES:
+        raise InputError(f"lr0 grid of {count} rates: at least 2 are needed, and {MOST_RATES:,} at most")
     return [float(f"{value:.6g}") for value in np.geomspace(low, high, count)]
 
 
@@ -81,7 +85,9 @@ class Study:
     def _check_pair(self, task: Task, optimizer: str) -> None:
         base = Settings.make({**self.settings, "task": task, "optimizer": optimizer, "steps": self.steps})
         for agent in self.agents:
-            if not isinstance(agent, Peer):
+            if isinstance(agent, RandomSearch | Population):
+                ends_of(task, base, agent.low, agent.high)
+            elif not isinstance(agent, Peer):
                 settings_for(base, agent)
         rates = self.rates(task, optimizer)
         if not rates or len(set(rates)) < len(rates):

@@ -114,7 +114,8 @@
       const x = data.bins[trace.steps].map((step) => (compute ? (step * passes) / trace.steps : step));
       return Object.assign({ x, y, low, high, from: trace.lr0[at] }, styles[index]);
     });
-    const from = lines.length ? `from lr0 = ${Chart.format(lines[0].from)}` : "";
+    const starts = [...new Set(lines.map((line) => line.from))].map(Chart.format);
+    const from = starts.length ? `from lr0 = ${starts.join(", ")}${starts.length > 1 ? ", each its nearest" : ""}` : "";
     return {
       title: nameOf(pair),
       from,

@@ -354,6 +354,7 @@ def test_a_state_of_other_runs_is_refused():
         ("discount=1.5", "discount 1.5 of policy 'ducb' must be above 0 and at most 1"),
         ("policy=swucb,window=0", "window 0 of policy 'swucb' must be at least 1"),
         ("policy=exp3s,exploration=0", "must be above 0 and at most 1"),
+        ("policy=dts,exploration=1e-200", "must be above 0"),
         ("policy=dts,prior=nan", "prior nan"),
         ("exploration=-1", "must be at least 0"),
     ],

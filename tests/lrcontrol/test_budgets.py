@@ -47,6 +47,8 @@ def test_trials_are_the_fewest_that_are_expected_to_do():
     assert trials_to_match(1e-9, [0.0, 1.0]) == 30
     assert trials_to_match(0.0, [0.0, 1.0]) == math.inf
     assert trials_to_match(-1.0, [0.0, 1.0]) == math.inf
+    for losses in np.random.default_rng(0).uniform(size=(200, 9, 5)):  # the rival is its own match, rounded either way
+        assert trials_to_match(float(losses.mean()), losses.mean(axis=1)) == 1
     starts = np.random.default_rng(1).uniform(size=9)
     trials = trials_to_match(starts.min() + 0.01, starts)
     assert expected_minimum(starts, trials) <= starts.min() + 0.01 < expected_minimum(starts, trials - 1)

@@ -1,11 +1,13 @@
 """Agents against a baseline: known answers, and the command line."""
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from scipy.stats import binom, trim_mean
+from studies import study
 
 import lrcontrol
 from lrcontrol.comparison import compare
@@ -90,6 +92,12 @@ def test_what_cannot_be_compared_is_named():
         compare(results_of({"base": np.ones((1, 3))}), "base")
     with pytest.raises(InputError, match="one run alone"):
         compare(results_of({"base": np.ones((1, 1)), "other": np.ones((1, 1))}), "base")
+    pairs = {("a", optimizer): {"base": np.ones((1, 3)), "other": np.ones((1, 3))} for optimizer in ("sgd", "adamw")}
+    with pytest.raises(InputError, match="of 2 pairs of task and optimizer"):
+        compare(study(pairs, config={"runs": 3}), "base")
+    without = two.runs.set_column(two.runs.schema.get_field_index("test_loss"), "test_loss", pa.array([np.nan] * 6))
+    with pytest.raises(InputError, match="the task has no test data"):
+        compare(replace(two, runs=without), "base", "test_loss")
 
 
 def test_the_command_prints_and_writes_it(tmp_path, capsys):

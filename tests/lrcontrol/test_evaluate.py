@@ -165,6 +165,9 @@ BAD = [
     (["--lr0", "0.1", "0.1"], "none twice"),
     (["--lr0-grid", "1", "0.1", "3"], "0 < low < high"),
     (["--lr0-grid", "0.1", "1", "1"], "at least 2"),
+    (["--lr0-grid", "0.1", "1", "100000000000"], "10,000 at most"),
+    (["--agents", "constant", "random-search:low=5000000,high=1e9"], "5e+06 is not within"),
+    (["--agents", "constant", "pbt:low=1e-30"], "1e-30 is not within"),
     (["--lr0", "0.1", "--lr0-grid", "0.1", "1", "3"], "not both"),
     (["--task", "digit-mlp"], "did you mean 'digits-mlp'"),
     (["--task", "nowhere.py:mine"], "there is no file 'nowhere.py'"),
@@ -318,6 +321,9 @@ def test_a_task_of_ones_own_from_a_file(tmp_path, capsys):
         assert not (tmp_path / "bad").exists()
     assert run_main("--task", f"{tmp_path / 'raises.py'}:task", *QUICK, "--out", tmp_path / "bad") == 2
     assert "cannot be loaded: RuntimeError: no licence" in capsys.readouterr().err
+    (tmp_path / "leaves.py").write_text("import sys\nsys.exit(3)\n")
+    assert run_main("--task", f"{tmp_path / 'leaves.py'}:task", *QUICK, "--out", tmp_path / "bad") == 2
+    assert "cannot be loaded: SystemExit: 3" in capsys.readouterr().err
 
 
 def test_ctrl_c_keeps_what_was_finished(tmp_path, capsys):

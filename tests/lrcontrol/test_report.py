@@ -13,7 +13,7 @@ from rich.console import Console
 from studies import study
 
 import lrcontrol
-from lrcontrol.envs import InputError
+from lrcontrol.envs import InputError, Smoothing
 from lrcontrol.report import write_report
 from lrcontrol.report_cli import main
 from lrcontrol.report_data import pack, page_data, unpack
@@ -129,7 +129,12 @@ def test_the_same_agent_of_two_results_is_told_apart_and_what_differs_is_said(tm
 
 def test_runs_of_other_seeds_steps_or_tasks_are_not_called_pairs(tmp_path):
     config = {"tasks": ["a", "b"], "optimizers": ["sgd", "adamw"], "seed": 0, "steps": None, "contents": {"a": "0"}}
-    others = [{}, {"seed": 7}, {"steps": 9, "contents": {"a": "1"}}, {"seed": 7, "tasks": ["c"]}]
+    others = [
+        {"settings": {"momentum": "None"}},
+        {"seed": 7},
+        {"steps": 9, "contents": {"a": "1"}},
+        {"seed": 7, "tasks": ["c"]},
+    ]
     told = []
     for other in others:
         both = {"old": small(config=config), "new": small(agents=("newer",), config=config | other)}
@@ -153,6 +158,9 @@ def test_a_result_says_how_to_make_it_again():
         "# in the place of 'mine': that Task\nlrcontrol.evaluate(task=['mine'], agents=['constant'], runs=2, "
         "optimizer=['sgd'], seed=0, block=10, traces=False, momentum=0.9)"
     )
+    smooth = Smoothing(rate=0.2, start="first")
+    written = rerun({"config": config | {"settings": {"smoothing": str(smooth), "reward": "log-loss"}}})
+    assert written.endswith(f"smoothing={smooth!r}, reward='log-loss')")
     assert "block" not in rerun({"config": config | {"block": 5, "traces": True}})
     assert facts({"config": {"runs": 2}, "seconds": 3.0, "commit": None}) == {"config.runs": "2", "commit": "null"}
 
@@ -238,7 +246,7 @@ def test_replays_and_optimizers_of_ones_own_are_told_of(tmp_path):
     _, markdown, _, said = reported(tmp_path, {"x": study({("a", "sgd"): runs, ("a", "adamw"): runs})})
     assert "- `replay:of=constant`: a replay follows the mean of what its agent did on these very runs" in markdown
     assert "a replay has seen these very runs" in said
-    assert "- `dog`, `prodigy:knob=true`: an optimizer of one's own does not look at the base optimizer" in markdown
+    assert "- `dog`: an optimizer of one's own does not look at the base optimizer" in markdown
     alone = reported(tmp_path, {"x": study({("a", "sgd"): runs})})[1]
     assert "optimizer of one's own" not in alone  # there is nothing that it counts for twice
 
@@ -368,7 +376,15 @@ def test_what_cannot_be_reported_is_named(folders, capsys):
         (folders / name).mkdir()
         manifest = {"complete": False, "failures": failures, "command": command}
         (folders / name / "manifest.json").write_text(json.dumps(manifest))
+    for name, file, content in (
+        ("not text", "manifest.json", b"\xff\xfe{}"),
+        ("a list", "manifest.json", b"[]"),
+        ("no optimizer", "runs.csv", b"task,agent\nquadratic,constant\n"),
+    ):
+        shutil.copytree(folders / "first", folders / name)
+        (folders / name / file).write_bytes(content)
     for arguments, said in (
+        *(([str(folders / name)], "does not hold the results") for name in ("not text", "a list", "no optimizer")),
         ([str(folders)], "does not hold the results"),
         ([str(folders / "first"), str(folders / "first")], "first is given 2 times"),
         ([str(folders / "first"), "--baseline", "constnt"], "did you mean 'constant'"),

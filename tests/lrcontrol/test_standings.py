@@ -5,6 +5,7 @@ import math
 import re
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from rich.console import Console
 from studies import study
@@ -95,6 +96,28 @@ def test_agents_are_held_on_the_starts_and_runs_they_share():
     (found,) = losses_by_pair(more)
     assert (found.rates, found.runs) == ((1.0, 10.0), (0, 1))
     assert found.of("x").tolist() == losses[ONE]["x"][:, :2].tolist()
+
+
+def test_all_that_is_said_of_agents_is_said_of_the_starts_and_runs_they_share():
+    """As if the others had not been run: the rates of the one are 1 and 10, of the other 10 and 100."""
+    wide = {"constant": np.array([[8.0, 8.0], [4.0, 4.0]])}
+    other = {"x": np.array([[2.0, 2.0], [0.5, 0.5]])}
+    traces = {name: np.repeat(losses[:, :, None], 40, axis=2) for name, losses in (wide | other).items()}
+    first = study({ONE: wide}, {ONE: [1.0, 10.0]}, traces={ONE: traces}, diverged=[(*ONE, "constant", 0, 1)])
+    second = study({ONE: other}, {ONE: [10.0, 100.0]}, traces={ONE: traces}, diverged=[(*ONE, "x", 1, 0)])
+    tables = (pa.concat_tables([getattr(r, n) for r in (first, second)]) for n in ("summary", "runs", "traces"))
+    cut = standings(lrcontrol.Results(*tables, {}))
+    assert cut.cut
+    shared = {ONE: {"constant": wide["constant"][1:], "x": other["x"][:1]}}
+    kept = {"constant": traces["constant"][1:], "x": traces["x"][:1]}
+    alone = standings(study(shared, {ONE: [10.0]}, traces={ONE: kept}))
+    assert repr(cut.rows.to_pylist()) == repr(alone.rows.to_pylist())  # in which NaN is NaN
+
+
+def test_where_no_agent_has_a_run_from_each_of_its_starts_it_is_said():
+    results = study({ONE: {"constant": np.ones((2, 2))}})
+    with pytest.raises(InputError, match="no agent has all its runs"):
+        standings(lrcontrol.Results(results.summary, results.runs.slice(0, 3), results.traces, {}))
 
 
 def test_an_agent_with_nothing_in_common_is_left_out_and_named():
