@@ -14,7 +14,7 @@ from lrcontrol.agents.network import Network
 from lrcontrol.agents.trained import TrainedAgent
 
 # log2 of what multiplies the rate and 1 − β at a decision. For SGD ``learned`` is two lines, here rounded; for the
-# others these are the least-squares lines through its actions on tasks that it was trained on.
+# others the second is one, and the first is the least-squares line through its actions on tasks of its training.
 # experiments/learned/figures.py prints them anew.
 SGD: Mapping[str, Mapping[str, float]] = {
     "lr": {

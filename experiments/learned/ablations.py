@@ -34,7 +34,7 @@ BASES: dict[str, dict[str, Any]] = {
         "begin": {"relative_step": -1.0, "bias": -1.7} | BEGIN,
     },
 }
-LEARNERS = ("ppo", "recurrent-ppo")  # instead of a search; the second has a memory of 32 units
+LEARNERS = ("ppo", "recurrent-ppo", "ars")  # instead of a search; the second has a memory of 32 units
 
 Base = dict[str, Any]
 
@@ -66,6 +66,8 @@ ABLATIONS: dict[str, Callable[[Base], Base]] = {
     "peak-for-step": instead("relative_step", "relative_peak"),
     "momentum-too": lambda _: {"hyperparameters": ("lr", "momentum")},
     "begun-at-one-cycle": lambda _: {"begin": {}},
+    # To first order a longer last step had been better where g · v > 0, which is the hill-climber's question.
+    "begun-at-climbing": lambda _: {"begin": {"grad_cosine": 1.0}},
     "mean-loss": lambda _: {"objective": "mean"},
     "no-schedule": lambda _: {"schedule": "constant"},
     "anchored": lambda base: {"form": "anchored", "max_factor": 10.0, **without("log_level")(base), "begin": {}},

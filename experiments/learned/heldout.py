@@ -44,13 +44,13 @@ GRIDS: dict[str, dict[str, list[float]]] = {
         "fashion-mnist-deep": HALVES,
         "mnist-autoencoder": NARROW,
         "mnist-cnn": FIVE,
-        "shakespeare-gpt": FIVE,
+        "shakespeare-gpt": lr0_grid(1e-4, 1e-1, 7),
     },
     "sgd": {
         "mnist-mlp": HIGH,
         "fashion-mnist-deep": HIGH,
         "mnist-autoencoder": HIGH,
-        "mnist-cnn": lr0_grid(1e-2, 1.0, 5),
+        "mnist-cnn": lr0_grid(1e-2, 10.0, 7),
     },
 }
 # Of one-cycle in natural units, best on the training tasks: the state-blind control.

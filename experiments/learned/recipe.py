@@ -1,8 +1,8 @@
-"""Makes ``learned`` from nothing: for each optimizer a policy of the rate, then one of the momentum, both merged.
+"""Makes ``learned`` from nothing: for each optimizer a policy of the rate, then one of both, and merges the two.
 
     python -m experiments.learned.recipe
 
-Every search goes on where it was stopped. Five hours, most of them of two cores, by the times of its parts; the agent
+Every search goes on where it was stopped. Five hours, about half of them of two cores, by the times of its parts; the agent
 ends in results/learned/learned.
 """
 

@@ -21,7 +21,8 @@ from lrcontrol.statistics import paired_difference
 from lrcontrol.study import lr0_grid
 
 HERE = Path(__file__).parent
-# The longest horizon, minibatch, width and depth in training are 500 steps, 256 rows, 64 units and 3 hidden layers.
+# The longest horizon, minibatch and width in training are 500 steps, 256 rows and 64 units; networks have 3 hidden
+# layers at most, but for those of random-deep, which have 4 to 12.
 CASES: dict[str, dict[str, Any]] = {
     "as in training": {},
     "5,000 steps": {"steps": 5000},
