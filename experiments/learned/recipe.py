@@ -2,8 +2,8 @@
 
     python -m experiments.learned.recipe
 
-Every search goes on where it was stopped. Five hours, about half of them of two cores, by the times of its parts; the agent
-ends in results/learned/learned.
+Every search goes on where it was stopped. Five hours, about half of them of two cores, by the times of its parts; the
+agent ends in results/learned/learned.
 """
 
 from __future__ import annotations
