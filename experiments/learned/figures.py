@@ -6,7 +6,7 @@ python -m experiments.learned.figures
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -21,12 +21,15 @@ from lrcontrol.agents import Agent, TrainedAgent, make_agent
 from lrcontrol.agents.distilled import ADAPTIVE, SGD
 from lrcontrol.envs.distributions import find_tasks
 from lrcontrol.envs.schedules import Schedule
+from lrcontrol.envs.seeding import run_seeds
 from lrcontrol.envs.settings import Settings
+from lrcontrol.envs.world import World
 from lrcontrol.rollouts import roll_out, settings_for
 
 HERE = Path(__file__).parent
 SOURCES = ("random-digits", "random-synthetic")
 STARTS = (1e-6, 1e-3, 1.0)
+FELT = ("grad_cosine", "relative_step", "budget_left")
 READ = {"sgd": SGD, "adamw": ADAPTIVE}  # the features that each half of the agent reads, for each of its actions
 
 
@@ -157,6 +160,47 @@ def actions() -> None:
     figure.savefig(HERE / "actions.png", dpi=120)
 
 
+def moves() -> None:
+    """Draw by how much rates are moved at a step, on average, where a feature is so: the agent's and others'."""
+    names = {"learned": "black", CLIMBERS[0]: "tab:blue", "schedule:kind=one-cycle,start=0.3": "tab:orange"}
+    figure, panels = plt.subplots(2, len(FELT), figsize=(11.0, 5.6), layout="constrained", sharey=True)
+    for row, optimizer in zip(panels, ("adamw", "sgd"), strict=True):
+        for name, colour in names.items():
+            moved = moves_of(name, optimizer)
+            for panel, feature, x in zip(row, FELT, moved[:, :-1].T, strict=True):
+                parts = np.array_split(moved[np.argsort(x)], 20)
+                means = np.array([part.mean(axis=0) for part in parts])
+                panel.plot(means[:, FELT.index(feature)], means[:, -1], color=colour, label=name.split(",")[0])
+                panel.set(xlabel=feature, title=optimizer)
+                panel.axhline(0.0, color="grey", linewidth=0.5)
+        row[0].set_ylabel("log2 of rate over the last, mean")
+    panels[0][0].legend(frameon=False, fontsize=7)
+    figure.savefig(HERE / "moves.png", dpi=120)
+
+
+def moves_of(name: str, optimizer: str) -> np.ndarray:
+    """Return features and log2 of the rate over that of the step before, (steps of sixteen tasks, F + 1)."""
+    agent, tasks, rows = make_agent(name), find_tasks(SOURCES), []
+    for index in range(16):
+        fields = {"task": tasks.instance(index), "optimizer": optimizer, "momentum": 0.9}
+        settings = settings_for(Settings.make(fields), agent)
+        seen = len(settings.features)
+        together = tuple(dict.fromkeys((*settings.features, *FELT)))
+        world = World(replace(settings, features=together), 1, device="cpu")
+        observation, over, state = world.reset([run_seeds(index)], 1e-2), False, None
+        start, rates = np.ones(1, dtype=bool), []
+        while not over:
+            felt = [float(observation[0, together.index(feature)]) for feature in FELT]
+            action, state = agent.predict(observation[:, :seen], state, start, deterministic=True)
+            observation, _, over = world.step(action)
+            start = np.zeros(1, dtype=bool)
+            rates.append([*felt, float(np.log2(world.lr[0]))])
+        steps = np.array(rates)
+        rows.append(np.column_stack([steps[1:, :-1], np.diff(steps[:, -1])]))
+    moved = np.concatenate(rows)
+    return np.asarray(moved[np.isfinite(moved).all(axis=1)])
+
+
 def observations(agent: Agent, optimizer: str) -> np.ndarray:
     """Return what the agent sees on sixteen tasks of its training with an optimizer, (rows, F)."""
     tasks, watched = find_tasks(SOURCES), Watched(agent)
@@ -187,6 +231,7 @@ def main(options: Options) -> int:
     schedules(options)
     from_starts(options)
     actions()
+    moves()
     agent = make_agent("learned")
     assert isinstance(agent, TrainedAgent)
     for optimizer, lines in READ.items():
