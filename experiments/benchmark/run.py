@@ -279,7 +279,8 @@ def payoff(options: Options) -> list[dict[str, Any]]:
 
     The seconds of a run are those of the table that is there, where the study's cells are not.
     """
-    trained, rows = [TrainedAgent.load(folder).training for folder in FOLDERS.values()], []  # one begins at the other
+    # One begins at the other, with SGD by way of a search that was before it.
+    trained, rows = [TrainedAgent.load(folder).training for folder in FOLDERS.values()], []
     before = {(row["task"], row["optimizer"], row["rival"]): row for row in read(options.out / "payoff.csv")}
     for task, optimizer in itertools.product(TASKS, BOTH):
         learned, folder = losses_of_learned(task, optimizer, options.out), options.folder / task / f"tuned-{optimizer}"
@@ -291,7 +292,9 @@ def payoff(options: Options) -> list[dict[str, Any]]:
             seconds = (
                 run_seconds(folder, rival) if there else float(before[task, optimizer, rival]["core_seconds_a_run"])
             )
-            trials, spent = trials_to_match(loss, starts), sum(half[HALVES[optimizer]]["seconds"] for half in trained)
+            searches = [half[HALVES[optimizer]] for half in trained]
+            spent = sum(search["seconds"] + search.get("before", {"seconds": 0})["seconds"] for search in searches)
+            trials = trials_to_match(loss, starts)
             row = {"task": task, "optimizer": optimizer, "rival": rival, "learned": loss, "rival_best": starts.min()}
             row |= {"trials_to_match": trials, "core_seconds_a_run": seconds}
             row["runs_to_pay_off"] = runs_to_pay_off(spent * TRAINING_CORES, seconds, trials)
