@@ -175,7 +175,7 @@ class Decider:
         if self.step_count == self.budget.total and self.counts_on_budget:
             warnings.warn(
                 f"step {self.step_count + 1} of {self.budget.total}: agent {self.agent.name!r} was told that the run "
-                f"ends here, and leaves the rate where its schedule ended; give the total_steps that there are",
+                f"ends here, and goes on as at its end; give the total_steps that there are",
                 stacklevel=3,
             )
         if self.step_count >= self.next_decision and self._decide(loss, closure):
