@@ -191,7 +191,7 @@ def test_two_trainings_of_one_seed_are_one_and_another_seed_is_another(tmp_path)
     assert weights[0] == weights[1] != weights[2]
 
 
-@pytest.mark.parametrize("algo", ["ppo", "sac"])
+@pytest.mark.parametrize("algo", ["ppo", pytest.param("sac", marks=pytest.mark.slow)])
 def test_a_killed_training_goes_on_from_its_checkpoint_and_says_what_was_lost(algo, tmp_path, capsys):
     out = tmp_path / "killed"
     parameters = ["n_steps=8", "batch_size=16"] if algo == "ppo" else ["batch_size=16", "learning_starts=50"]
