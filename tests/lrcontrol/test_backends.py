@@ -21,7 +21,7 @@ from lrcontrol.evaluate_cli import main
 STUDY = {"lr0": [0.01, 0.1], "runs": 2, "steps": 5, "block": 1}
 AGENTS = ["constant", "hillclimb:factor=2", "bandit", "learned"]
 # Ray takes half a minute to begin and end; that two of its workers give the same bytes is among the quick tests.
-CLUSTERS = [("dask", "distributed"), pytest.param("ray", "ray", marks=pytest.mark.slow)]
+BY_MODULE = [("dask", "distributed"), pytest.param("ray", "ray", marks=pytest.mark.slow)]
 FILES = ("runs.csv", "summary.csv", "traces.parquet", "manifest.json", "figures/lr.png")
 
 
@@ -102,7 +102,7 @@ def running(backend, folder):
             process.stdin.close()
 
 
-@pytest.mark.parametrize(("backend", "module"), CLUSTERS)
+@pytest.mark.parametrize(("backend", "module"), BY_MODULE)
 def test_a_cluster_that_runs_is_reached_by_its_address(backend, module, alone, tmp_path):
     pytest.importorskip(module)
     program = "import test_backends as t; from lrcontrol.backends import Pool; import lrcontrol, sys\n"
@@ -116,7 +116,7 @@ def test_a_cluster_that_runs_is_reached_by_its_address(backend, module, alone, t
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL here")
-@pytest.mark.parametrize(("backend", "module"), CLUSTERS)
+@pytest.mark.parametrize(("backend", "module"), BY_MODULE)
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_a_worker_of_a_cluster_that_dies_at_work_is_made_good(backend, module, tmp_path, travelling):
     pytest.importorskip(module)
