@@ -194,8 +194,8 @@ def _of_some(study: ReportStudy, rows: Rows) -> Iterator[Words]:
             "is, so that at equal compute it is shown too well.",
             searches,
         )
-    own = tuple(agent for agent, kind in agents.items() if kind in PEERS and kind not in (*SEARCHES, REPLAY))
-    own = tuple(agent for agent in own if "knob=true" not in agent)  # it looks at the rates of an optimizer
+    peers = (agent for agent, kind in agents.items() if kind in PEERS and kind not in (*SEARCHES, REPLAY))
+    own = tuple(agent for agent in peers if "knob=true" not in agent)  # with it the rates of the base optimizer count
     tasks = {row["task"] for row in rows}
     if own and len({(row["task"], row["optimizer"]) for row in rows}) > len(tasks):
         yield Words(

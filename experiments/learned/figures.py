@@ -6,8 +6,9 @@ python -m experiments.learned.figures
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -21,9 +22,7 @@ from lrcontrol.agents import Agent, TrainedAgent, make_agent
 from lrcontrol.agents.distilled import ADAPTIVE, SGD
 from lrcontrol.envs.distributions import find_tasks
 from lrcontrol.envs.schedules import Schedule
-from lrcontrol.envs.seeding import run_seeds
 from lrcontrol.envs.settings import Settings
-from lrcontrol.envs.world import World
 from lrcontrol.rollouts import roll_out, settings_for
 
 HERE = Path(__file__).parent
@@ -178,27 +177,34 @@ def moves() -> None:
     figure.savefig(HERE / "moves.png", dpi=120)
 
 
+class Wider(Watched):
+    """An agent, and what it was shown: more features than it reads."""
+
+    def __init__(self, agent: Agent, more: tuple[str, ...]) -> None:
+        super().__init__(agent)
+        reads = settings_for(Settings.make({}), agent).features
+        self.count, self.needs = len(reads), {**agent.needs, "features": tuple(dict.fromkeys((*reads, *more)))}
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> Any:
+        """Return the agent's actions."""
+        self.seen.append(observation)
+        return self.agent.predict(observation[:, : self.count], state, episode_start, deterministic)
+
+
 def moves_of(name: str, optimizer: str) -> np.ndarray:
     """Return features and log2 of the rate over that of the step before, (steps of sixteen tasks, F + 1)."""
-    agent, tasks, rows = make_agent(name), find_tasks(SOURCES), []
+    agent, tasks, rows = Wider(make_agent(name), FELT), find_tasks(SOURCES), []
+    columns = [agent.needs["features"].index(feature) for feature in FELT]
     for index in range(16):
+        agent.seen.clear()
         fields = {"task": tasks.instance(index), "optimizer": optimizer, "momentum": 0.9}
-        settings = settings_for(Settings.make(fields), agent)
-        seen = len(settings.features)
-        together = tuple(dict.fromkeys((*settings.features, *FELT)))
-        world = World(replace(settings, features=together), 1, device="cpu")
-        observation, over, state = world.reset([run_seeds(index)], 1e-2), False, None
-        start, rates = np.ones(1, dtype=bool), []
-        while not over:
-            felt = [float(observation[0, together.index(feature)]) for feature in FELT]
-            action, state = agent.predict(observation[:, :seen], state, start, deterministic=True)
-            observation, _, over = world.step(action)
-            start = np.zeros(1, dtype=bool)
-            rates.append([*felt, float(np.log2(world.lr[0]))])
-        steps = np.array(rates)
-        rows.append(np.column_stack([steps[1:, :-1], np.diff(steps[:, -1])]))
-    moved = np.concatenate(rows)
-    return np.asarray(moved[np.isfinite(moved).all(axis=1)])
+        world = roll_out(agent, settings_for(Settings.make(fields), agent), [1e-2], 1, index, "cpu", record=True)
+        moved = np.diff(np.log2(world.trace["lr"][:, 0]))
+        rows.append(np.column_stack([np.concatenate(agent.seen)[1:, columns], moved]))
+    found = np.concatenate(rows)
+    return np.asarray(found[np.isfinite(found).all(axis=1)])
 
 
 def observations(agent: Agent, optimizer: str) -> np.ndarray:
