@@ -27,6 +27,7 @@ KINDS: tuple[tuple[type, str, tuple[str, ...]], ...] = (
     (str, "a name", ("optimizer", "form", "reward")),
     (Real, "a number", ("max_factor", "probe_factor", "reward_scale", "validation_share", "weight_decay", "momentum")),
     (Integral, "a whole number", ("interval", "steps")),
+    (bool, "true or false", ("knows_budget",)),
     (Schedule, "a schedule", ("base_schedule",)),
 )
 MAY_BE_NONE = ("momentum", "steps")
@@ -50,6 +51,8 @@ class Settings:
         base_schedule: a function of the training step that multiplies the rate; by default 1.
         interval: training steps from one decision to the next.
         steps: training steps in an episode; None is the task's budget.
+        knows_budget: whether agents and ``base_schedule`` are told how many training steps there are; without, they are
+            told what ``lrcontrol.envs.budget.Budget`` says.
         features: the observation, by name (``lrcontrol.envs.features.FEATURES``).
         probe_factor: f of the probe features: they compare a step with lr and one with f · lr.
         probe_direction: ``"update"`` or ``"gradient"``; None is the task's.
@@ -78,6 +81,7 @@ class Settings:
     base_schedule: Schedule = HOLD
     interval: int = 1
     steps: int | None = None
+    knows_budget: bool = True
     features: tuple[str, ...] = DEFAULT_FEATURES
     probe_factor: float = 1.01
     probe_direction: Literal["update", "gradient"] | None = None

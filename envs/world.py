@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from lrcontrol.envs.budget import Budget
 from lrcontrol.envs.distributions import Fixed, find_tasks
 from lrcontrol.envs.engine import Engine, pick_device
 from lrcontrol.envs.errors import InputError
@@ -55,6 +56,7 @@ class World:
         if settings.reward == VALIDATION:
             self.task, self._validation = self.task.hold_out(settings.validation_share)
         self.steps = settings.steps or self.task.steps
+        self._budget = Budget(self.steps if settings.knows_budget else None)
         self.lr0_range = settings.lr0_range or self.task.lr0_range.get(settings.optimizer, (1e-6, 1.0))
         self._controls_momentum = "momentum" in settings.hyperparameters
         self._measures = measures_of(settings.features) | (UNIT_MEASURES if settings.start else frozenset())
@@ -163,7 +165,7 @@ class World:
         self.lr, self._factor = self._kept(rate, self.lr, self.settings.lr_limits), factor
 
     def _scheduled(self) -> float:
-        return self.settings.base_schedule(self.step_count, self.steps)
+        return self._budget.multiplier(self.settings.base_schedule, self.step_count)
 
     def _anchored_rate(self) -> Array:
         """Return what the multipliers of the forms other than recursive multiply."""
@@ -198,14 +200,15 @@ class World:
 
     def _observe(self) -> Observation:
         level = self.level / self.lr0 if self.settings.form == "recursive" else self._factor
+        step, steps = self._budget.moment(self.step_count)
         now = Moment(
             loss=self.engine.losses,
             lr=self.lr,
             momentum=self.momentum,
             begin=self.lr0,
             level=level,
-            step=self.step_count,
-            steps=self.steps,
+            step=step,
+            steps=steps,
             adaptive=self.settings.optimizer != "sgd",
             measures=self._measure(),
         )

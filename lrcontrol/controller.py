@@ -18,13 +18,14 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from lrcontrol.agents import Agent
 from lrcontrol.agents.base import PolicyPredictor
 from lrcontrol.controller_decider import Decider
-from lrcontrol.controller_decisions import Budget, find_agent, make_settings, moves_momentum
+from lrcontrol.controller_decisions import find_agent, make_settings, moves_momentum
 from lrcontrol.controller_guard import Guard
 from lrcontrol.controller_probe import Closure, loss_value
 from lrcontrol.controller_rates import Rates
 from lrcontrol.controller_record import Record, save_schedule
 from lrcontrol.controller_safety import Rollback
 from lrcontrol.controller_state import Memory, check_agent, check_match, describe, name_of
+from lrcontrol.envs.budget import Budget
 from lrcontrol.envs.errors import InputError
 from lrcontrol.envs.schedules import Schedule
 
@@ -55,7 +56,8 @@ class LRController(ReduceLROnPlateau):
             has it. For the rate alone ``learned:momentum=false`` takes the place of ``learned``.
         interval: steps from one decision to the next; None is the agent's own.
         total_steps: the optimizer steps that there will be, for agents that see the budget and for schedules. Without
-            it such an agent is told at every step that half of 1,000 steps is left.
+            it such an agent is told at every step that 100 more are left, up to the 400th of 500, where it is said to
+            stay (``lrcontrol.envs.budget``).
         min_lr, max_lr: limits of the reference group's rate, the first that has one, or of each group's own; default
             1e-12 and 1e6.
         base_schedule: instead of the agent's own: what an anchored agent is bound to; for one that multiplies the rate
@@ -112,7 +114,8 @@ class LRController(ReduceLROnPlateau):
                 f"agent {self.agent.name!r} compares trial steps, two closures for each parameter group: leave "
                 f"per_group out, or choose an agent without trials, such as 'learned'"
             )
-        self._decider = Decider(self.agent, settings, Budget(total_steps), rates, sample, moved)
+        budget = Budget(settings.steps if settings.knows_budget else None)
+        self._decider = Decider(self.agent, settings, budget, rates, sample, moved)
         rules = rollback if isinstance(rollback, Rollback) else Rollback() if rollback else None
         self._guard = Guard(self._decider, rules)
         self.record, self._records, self._warned = Record(), record, False

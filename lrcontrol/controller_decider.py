@@ -11,11 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from lrcontrol.agents import Agent
-from lrcontrol.controller_decisions import Budget, budget_features
+from lrcontrol.controller_decisions import budget_features
 from lrcontrol.controller_measures import MEASURES, Measurer
 from lrcontrol.controller_probe import Closure, probe_measures, told_apart, try_steps
 from lrcontrol.controller_rates import Rates, put
 from lrcontrol.controller_state import Memory, chosen
+from lrcontrol.envs.budget import Budget
 from lrcontrol.envs.errors import InputError
 from lrcontrol.envs.features import (
     OF_LOG_LOSS,

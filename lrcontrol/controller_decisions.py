@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import is_dataclass, replace
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -14,31 +14,13 @@ from lrcontrol.agents import Agent, make_agent
 from lrcontrol.agents.base import PolicyPredictor
 from lrcontrol.agents.learned import for_rate_alone
 from lrcontrol.controller_rates import Rates, unwrapped
+from lrcontrol.envs.budget import LEFT, UNTIL
 from lrcontrol.envs.errors import InputError
 from lrcontrol.envs.schedules import Schedule
 from lrcontrol.envs.settings import Settings
 
-ASSUMED = 1000  # the budget of which half is always left where none is given
 RATE, BOTH = ("lr",), ("lr", "momentum")
 BUDGET_FEATURES = ("budget_left", "log_steps_left")
-
-
-@dataclass(frozen=True)
-class Budget:
-    """The training steps that there will be, or None for not known: half of 1,000 steps is always left then."""
-
-    total: int | None
-
-    def moment(self, step: int) -> tuple[int, int]:
-        """Return (step, steps) for the features of the budget; what goes on past its end stands at its end."""
-        return (ASSUMED // 2, ASSUMED) if self.total is None else (min(step, self.total), self.total)
-
-    def multiplier(self, schedule: Schedule, step: int) -> float:
-        """Return a schedule's multiplier at a step; past the end of the budget, the last."""
-        if self.total is None and schedule.needs_total:
-            return schedule(*self.moment(step))
-        total = self.total or max(ASSUMED, step + 1)
-        return schedule(min(step, total - 1), total)
 
 
 def find_agent(
@@ -116,7 +98,7 @@ def make_settings(
     if base_schedule is not None:
         values["base_schedule"] = base_schedule
     settings = Settings.make(values)
-    if total_steps is None:
+    if total_steps is None and settings.knows_budget:
         _check_without_budget(agent, settings, base_schedule)
     return settings
 
@@ -133,6 +115,6 @@ def _check_without_budget(agent: Agent, settings: Settings, given: Schedule | No
     if read := budget_features(settings):
         warnings.warn(
             f"agent {agent.name!r} reads {', '.join(read)}, but total_steps is not given: it is told at every "
-            f"step that half of {ASSUMED} steps is left",
+            f"step that {LEFT} more are left, up to the {UNTIL}th of {UNTIL + LEFT}, where it is said to stay",
             stacklevel=4,
         )

@@ -51,6 +51,9 @@ class Options:
     longer: int = 1
     """How many times as many steps as the tasks ask for."""
 
+    knows_budget: bool = True
+    """Whether agents are told how many steps there are; of those that are not the table says so."""
+
     out: Path = field(default=HERE / "validation.csv")
     """Where the table goes; rows of other agents and optimizers stay."""
 
@@ -63,13 +66,12 @@ def drawn(source: str, optimizer: str, tasks: int) -> Iterator[Task]:
 
 
 def final_losses(
-    agent: str, task: Task, optimizer: str, steps: int, rates: list[float], momentum: float = 0.9
+    agent: str, task: Task, optimizer: str, steps: int, rates: list[float], momentum: float = 0.9, told: bool = True
 ) -> np.ndarray:
     """Return the final training loss (rates,) of one run for each rate."""
     chosen = make_agent(agent)
-    settings = settings_for(
-        Settings.make({"task": task, "optimizer": optimizer, "momentum": momentum, "steps": steps}), chosen
-    )
+    given = {"task": task, "optimizer": optimizer, "momentum": momentum, "steps": steps, "knows_budget": told}
+    settings = settings_for(Settings.make(given), chosen)
     return np.maximum(final_measures(roll_out(chosen, settings, rates, 1, SEED, "cpu"))["train_loss"], LEAST)
 
 
@@ -85,13 +87,13 @@ def main(options: Options) -> int:
                 each = itertools.product(SCHEDULES, options.momenta)
                 tuned = min(final_losses(kind, task, optimizer, steps, grid, beta).min() for kind, beta in each)
                 for agent, of in logs.items():
-                    loss = final_losses(agent, task, optimizer, steps, [1e-3])[0]
+                    loss = final_losses(agent, task, optimizer, steps, [1e-3], told=options.knows_budget)[0]
                     of.setdefault(source, []).append(float(np.log(loss / tuned)))
         for agent, of in logs.items():
             together = np.concatenate(list(of.values()))
             row: dict[str, Any] = {
                 "optimizer": optimizer,
-                "agent": Path(agent).name,
+                "agent": Path(agent).name + ("" if options.knows_budget else ", no total_steps"),
                 "ratio": float(np.exp(together.mean())),
             }
             row |= {"worst": float(np.exp(together.max()))} | {k: float(np.exp(np.mean(v))) for k, v in of.items()}

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lrcontrol.envs import InputError, Schedule
+from lrcontrol.envs.budget import Budget
 
 T = 50
 
@@ -75,6 +76,20 @@ def test_it_says_whether_it_has_to_know_the_length_of_the_run(kind, needs):
 @pytest.mark.parametrize("total", [1, 2, 3, 7])
 def test_the_shortest_runs_have_schedules_too(kind, total):
     assert all(0.0 <= Schedule(kind)(t, total) <= 1.0 for t in range(total))
+
+
+def test_of_a_run_whose_length_nobody_knows_a_hundred_steps_are_said_to_be_left_up_to_a_fifth_of_it():
+    unknown, cosine = Budget(None), Schedule("cosine")
+    assert [unknown.moment(t) for t in (0, 100, 400, 9000)] == [(0, 100), (100, 200), (400, 500), (400, 500)]
+    # A fifth before its end cos² (π 0.8 / 2) is left of a cosine, half of it at half of the run.
+    rates = [unknown.multiplier(cosine, t) for t in (0, 100, 400, 9000)]
+    assert rates == pytest.approx([1.0, 0.5, math.cos(0.4 * math.pi) ** 2, math.cos(0.4 * math.pi) ** 2])
+    slow = Schedule("inverse-sqrt", warmup=10)  # which does not ask for the length
+    assert [unknown.multiplier(slow, t) for t in (4, 39, 3999)] == pytest.approx([0.5, 0.5, 0.05])
+    known = Budget(10)
+    assert [known.moment(t) for t in (3, 10, 12)] == [(3, 10), (10, 10), (10, 10)]
+    assert known.multiplier(cosine, 5) == pytest.approx(0.5)
+    assert known.multiplier(cosine, 12) == known.multiplier(cosine, 9)
 
 
 def test_bad_schedules_are_named():

@@ -330,14 +330,22 @@ def test_a_schedule_multiplies_a_recursive_rate_and_replaces_an_anchored_agents(
     assert anchored.record["lr"] == pytest.approx(expected)
 
 
-def test_without_total_steps_half_of_an_assumed_budget_is_always_left_and_it_is_said():
+def test_without_total_steps_a_hundred_more_are_said_to_be_left_and_it_is_said_that_they_are():
     net, opt = small()
-    with pytest.warns(UserWarning, match="half of 1000 steps"):
+    with pytest.warns(UserWarning, match="100 more are left, up to the 400th of 500"):
         controller = LRController(opt, random_agent())
-    run(net, opt, controller, 3)
-    assert controller.observation["budget_left"] == 0.5
+    for step, share in enumerate((1.0, 100 / 101, 100 / 102)):
+        run(net, opt, controller, 1, step)
+        assert controller.observation["budget_left"] == pytest.approx(share)
     with pytest.raises(InputError, match="give total_steps"):
         LRController(opt, "schedule:kind=cosine")
+
+
+def test_an_agent_that_was_never_told_the_number_of_steps_is_not_told_it_here():
+    net, opt = small()
+    controller = LRController(opt, random_agent(knows_budget=False), total_steps=10)  # where a warning is an error
+    run(net, opt, controller, 12)
+    assert controller.observation["budget_left"] == pytest.approx(100 / 111)
 
 
 def test_an_agent_that_does_not_count_on_the_budget_may_go_on_past_it():

@@ -102,6 +102,7 @@ CASES = {
     "trained-lstm": random_agent(units=8),
     "trained-discrete": random_agent(momentum=True, multipliers=MULTIPLIERS, interval=4),
     "trained-start": random_agent(seed=1, start=(1e-3, 1e-3), base_schedule=Schedule("one-cycle"), max_factor=1.05),
+    "trained-untold": random_agent(knows_budget=False, base_schedule=Schedule("one-cycle")),
     "trained-anchored": random_agent(momentum=True, form="anchored", base_schedule=Schedule("one-cycle")),
 }
 
@@ -157,22 +158,27 @@ def test_each_of_200_steps_is_alike_also_where_rounding_grows(case, optimizer):
     model = initial_module(task, run_seeds(SEED))
     opt = make_optimizer(optimizer, model.parameters(), lr0)
     controller = LRController(opt, agent, total_steps=STEPS)
-    state, start = None, np.array([True])
+    state, start, ties = None, np.array([True]), 0
     for step in range(STEPS):
         copy_engine(engine, model, opt)
         x, y = (part[0].clone() for part in engine.minibatch)
         decides = step % world.settings.interval == 0
         if decides:
             action, state = agent.predict(observation, state, start, deterministic=True)
-            factors, start = world.settings.factors(np.asarray(action), world.rows), np.array([False])
-            world._apply(factors)
+            start = np.array([False])
         controller.step(float(engine.losses[0]), closure=lambda x=x, y=y: exact_loss(model(x), y))
         if decides:
             found = list(controller.observation.values())
             # a slope is a difference of two float32 losses over a small one: its last digits are rounding
             atol = 3e-5 if world._probes else 1e-5
             np.testing.assert_allclose(found, observation[0], rtol=1e-5, atol=atol, err_msg=str(step))
-            np.testing.assert_allclose(controller.last_action, np.asarray(action).reshape(-1), rtol=0.0, atol=1e-5)
+            action = np.asarray(action).reshape(-1)
+            if world._probes:  # AdamW's first step is the same with any momentum: rounding says which sign a 0 has
+                tied = (np.array(found) > 0.0) != (observation[0] > 0.0)
+                action, ties = np.where(tied, controller.last_action, action), ties + tied.sum()
+            np.testing.assert_allclose(controller.last_action, action, rtol=0.0, atol=1e-5)
+            factors = world.settings.factors(action, world.rows)
+            world._apply(factors)
         world._train(factors[:, 0])
         observation = world._observe()
         assert controller.lr == pytest.approx(float(world.lr[0]), rel=1e-5)
@@ -183,6 +189,7 @@ def test_each_of_200_steps_is_alike_also_where_rounding_grows(case, optimizer):
         opt.step()
         found = torch.cat([p.detach().reshape(-1) for p in model.parameters()])
         torch.testing.assert_close(found, engine.params[0], rtol=1e-5, atol=2e-6 * max(1.0, float(world.lr[0])))
+    assert ties <= 2
 
 
 def copy_engine(engine, model, opt):
