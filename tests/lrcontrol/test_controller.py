@@ -16,12 +16,13 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from experiments.controller.optimizers import Lion
 from lrcontrol.agents import make_agent
 from lrcontrol.agents.schedule import ScheduleAgent
+from lrcontrol.agents.trained import needs_of
 from lrcontrol.controller import LRController
 from lrcontrol.controller_measures import Measurer
 from lrcontrol.controller_rates import Rates
 from lrcontrol.controller_record import plot_record, read_schedule, replay_schedule
 from lrcontrol.controller_safety import Rollback
-from lrcontrol.envs import InputError, Schedule
+from lrcontrol.envs import InputError, Schedule, Settings
 
 ALL_MEASURES = frozenset({"grad_sq", "grad_dot_memory", "memory_sq", "grad_dot_update", "update_sq", "param_sq"})
 
@@ -346,6 +347,15 @@ def test_an_agent_that_was_never_told_the_number_of_steps_is_not_told_it_here():
     controller = LRController(opt, random_agent(knows_budget=False), total_steps=10)  # where a warning is an error
     run(net, opt, controller, 12)
     assert controller.observation["budget_left"] == pytest.approx(100 / 111)
+
+
+def test_the_settings_of_a_training_that_are_not_the_defaults_are_kept_in_the_agents_folder(tmp_path):
+    trained_with = Settings(knows_budget=False, lr_limits=(1e-3, 0.5), max_factor=1.3)
+    needs = needs_of(trained_with)
+    assert needs["knows_budget"] is False
+    assert not {"knows_budget", "lr_limits"} & needs_of(Settings()).keys()
+    random_agent(**needs).save(tmp_path)
+    assert make_agent(str(tmp_path)).needs == needs
 
 
 def test_an_agent_that_does_not_count_on_the_budget_may_go_on_past_it():
