@@ -1,6 +1,7 @@
 """A newcomer's script with a hopeless rate and three lines more ends as well as with a well-tuned constant."""
 
 import pytest
+from conftest import needs_mnist
 
 from experiments.controller import newcomer
 
@@ -19,3 +20,9 @@ def test_learned_ends_near_the_tuned_constant_from_a_millionth_and_from_ten(opti
     for lr in (1e-6, 10.0):
         assert ratios["constant", lr] > 10.0
         assert ratios["learned", lr] <= 1.25
+
+
+@pytest.mark.parametrize(("script", "best"), [("digits", 0.316), pytest.param("mnist", 0.1, marks=needs_mnist)])
+def test_learned_does_so_too_where_nobody_tells_it_the_number_of_steps(script, best):
+    untold = newcomer.final_loss(script, "sgd", 10.0, 0, "learned" + newcomer.UNTOLD)
+    assert untold <= 1.25 * newcomer.final_loss(script, "sgd", best, 0)
