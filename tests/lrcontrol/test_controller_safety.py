@@ -231,6 +231,7 @@ def test_fifty_kills_at_random_steps_among_bad_losses_lose_nothing(agent, tmp_pa
 # ---- several processes
 
 WORKER = """
+import gc
 import sys
 import torch
 import torch.distributed as dist
@@ -241,7 +242,7 @@ from lrcontrol.controller import LRController
 rank = int(sys.argv[1])
 torch.set_num_threads(1)
 dist.init_process_group("gloo", init_method=f"file://{sys.argv[2]}", rank=rank, world_size=2)
-for agent in ("hillclimb:factor=1.5", "bandit:highest=0.3", random_agent(units=4)):
+def train(agent):
     net = torch.nn.parallel.DistributedDataParallel(model())
     opt = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
     controller = LRController(opt, agent, total_steps=12, rollback=True)
@@ -254,6 +255,11 @@ for agent in ("hillclimb:factor=1.5", "bandit:highest=0.3", random_agent(units=4
         opt.step()
     print(controller.record["lr"], controller.record["loss"], [e["step"] for e in controller.events])
     print(sum(p.double().sum().item() for p in net.parameters()))
+
+for agent in ("hillclimb:factor=1.5", "bandit:highest=0.3", random_agent(units=4)):
+    train(agent)
+gc.collect()  # models in a cycle would keep the group's threads beyond its end, and the process would abort
+dist.barrier()
 dist.destroy_process_group()
 """
 
