@@ -98,7 +98,7 @@ def make_settings(
     if base_schedule is not None:
         values["base_schedule"] = base_schedule
     settings = Settings.make(values)
-    if total_steps is None and settings.knows_budget:
+    if total_steps is None or not settings.knows_budget:
         _check_without_budget(agent, settings, base_schedule)
     return settings
 
@@ -110,6 +110,13 @@ def budget_features(settings: Settings) -> list[str]:
 
 def _check_without_budget(agent: Agent, settings: Settings, given: Schedule | None) -> None:
     schedule = settings.base_schedule
+    if not settings.knows_budget:
+        if given is not None and schedule.needs_total:
+            raise InputError(
+                f"schedule {schedule.kind!r} depends on the length, which agent {agent.name!r} is never told: choose "
+                f"one that does not, such as inverse-sqrt with its warm-up in steps"
+            )
+        return
     if schedule.needs_total and (given is not None or settings.multipliers == (1.0,)):
         raise InputError(f"schedule {schedule.kind!r} of agent {agent.name!r} depends on the length: give total_steps")
     if read := budget_features(settings):

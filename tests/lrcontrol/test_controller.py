@@ -347,6 +347,10 @@ def test_an_agent_that_was_never_told_the_number_of_steps_is_not_told_it_here():
     controller = LRController(opt, random_agent(knows_budget=False), total_steps=10)  # where a warning is an error
     run(net, opt, controller, 12)
     assert controller.observation["budget_left"] == pytest.approx(100 / 111)
+    for given in ({}, {"total_steps": 10}):
+        with pytest.raises(InputError, match="'cosine' depends on the length, which agent 'random' is never told"):
+            LRController(opt, random_agent(knows_budget=False), base_schedule="cosine", **given)
+    LRController(opt, random_agent(knows_budget=False), base_schedule=Schedule("inverse-sqrt", warmup=5))
 
 
 def test_the_settings_of_a_training_that_are_not_the_defaults_are_kept_in_the_agents_folder(tmp_path):
