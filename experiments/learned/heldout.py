@@ -4,6 +4,7 @@
     python -m experiments.learned.heldout --optimizers sgd # the others' rows stay as they are
     python -m experiments.learned.heldout --agent learned:momentum=false --suffix _rate
     python -m experiments.learned.heldout --optimizers sgd --anew learned distilled replay:of=learned
+    python -m experiments.learned.heldout --runs 10 --anew learned distilled blind replay:of=learned
 
 Each agent on each task and optimizer is a result folder below ``results/learned/heldout``; what is there is not done
 again. The tables are written from all that is there: heldout.csv task by task, overall.csv over the tasks, runs.parquet
@@ -84,6 +85,9 @@ class Options:
     anew: tuple[str, ...] = ()
     """Run only these; the runs of all others are those that runs.parquet has."""
 
+    runs: int | None = None
+    """Runs of what is run anew on every task; by default the task's own number."""
+
     suffix: str = ""
     """Of the tables' names, for another agent's."""
 
@@ -118,7 +122,7 @@ def results_of(task: str, optimizer: str, agent: str, rates: list[float], option
         if not options.run:
             return None
         spelled, _, momentum = agent.partition(AT)
-        arguments: dict[str, Any] = {"lr0": rates, "runs": TASKS[task], "optimizer": optimizer}
+        arguments: dict[str, Any] = {"lr0": rates, "runs": options.runs or TASKS[task], "optimizer": optimizer}
         lrcontrol.evaluate(task, [spelled], out=out, momentum=float(momentum or 0.9), **arguments)
         print(f"{task}, {optimizer}, {agent}", flush=True)
     return lrcontrol.Results.load(out)
@@ -149,6 +153,12 @@ def at_best(results: lrcontrol.Results, measure: str = "train_loss") -> np.ndarr
     return np.asarray(results.by_start(agent, measure)[best])
 
 
+def shared_runs(ours: lrcontrol.Results, theirs: lrcontrol.Results, measure: str) -> np.ndarray:
+    """Return two agents' losses at their best rates (2, R), of the first R runs, which both have."""
+    losses = [at_best(results, measure) for results in (ours, theirs)]
+    return np.array([values[: min(map(len, losses))] for values in losses])
+
+
 def compare(task: str, optimizer: str, results: dict[str, lrcontrol.Results], options: Options) -> list[dict[str, Any]]:
     """Return a row for each agent: loss at its best and worst start, and the learned agent's over it, paired by run."""
     rates = plan(task, optimizer, options.agent)
@@ -163,8 +173,7 @@ def compare(task: str, optimizer: str, results: dict[str, lrcontrol.Results], op
         row["diverged"] = sum(run["diverged"] for run in its.runs.to_pylist())
         if name != options.agent and options.agent in results:
             for measure in ("train_loss", "test_loss"):
-                ours, theirs = np.log(at_best(results[options.agent], measure)), np.log(at_best(its, measure))
-                ratio = np.exp(paired_difference(ours, theirs))
+                ratio = np.exp(paired_difference(*np.log(shared_runs(results[options.agent], its, measure))))
                 row |= dict(zip((f"{measure}_ratio", f"{measure}_low", f"{measure}_high"), ratio, strict=True))
         rows.append(rounded(row))
     return rows
@@ -180,7 +189,7 @@ def over_all(optimizer: str, results: dict[str, dict[str, lrcontrol.Results]], a
         shared = [there for there in results.values() if {agent, other} <= set(there)]
         row: dict[str, Any] = {"optimizer": optimizer, "agent": other, "tasks": len(shared)}
         for measure in ("train_loss", "test_loss") if shared else ():
-            ratios = [at_best(there[agent], measure) / at_best(there[other], measure) for there in shared]
+            ratios = [np.divide(*shared_runs(there[agent], there[other], measure)) for there in shared]
             middle = middle_mean([values[None] for values in ratios])
             alike = np.exp(mean_over_tasks([np.log(values)[None] for values in ratios]))
             for name, ratio in ((measure, middle), (f"{measure}_tasks", alike)):
