@@ -17,6 +17,7 @@ import tyro
 
 import lrcontrol
 from experiments.learned import evolve, validate
+from lrcontrol.agents import Agent
 from lrcontrol.envs.errors import unknown
 
 HERE = Path(__file__).parent
@@ -34,7 +35,7 @@ BASES: dict[str, dict[str, Any]] = {
         "begin": {"relative_step": -1.0, "bias": -1.7} | BEGIN,
     },
 }
-LEARNERS = ("ppo", "recurrent-ppo", "ars")  # instead of a search; the second has a memory of 32 units
+LEARNERS = ("ppo", "recurrent-ppo")  # instead of a search; the second has a memory of 32 units
 
 Base = dict[str, Any]
 
@@ -74,6 +75,10 @@ ABLATIONS: dict[str, Callable[[Base], Base]] = {
     "digits-and-synthetic": lambda _: {"sources": ("random-synthetic", "random-digits")},
     "eight-units": lambda _: {"hidden": 8, "begin": {}},
     "every-fifth-step": lambda _: {"interval": 5},
+    "four-frames": lambda _: {"frames": 4},
+    "random-search-0.03": lambda _: {"algorithm": "ars", "step_size": 0.03},
+    "random-search-0.1": lambda _: {"algorithm": "ars", "step_size": 0.1},
+    "random-search-0.3": lambda _: {"algorithm": "ars", "step_size": 0.3},
 }
 
 
@@ -106,8 +111,8 @@ def changing(base: Base) -> list[str]:
     return [name for name, values in made.items() if not values or any(base.get(k) != v for k, v in values.items())]
 
 
-def search(name: str, options: Options) -> None:
-    """Search for one of them, or go on with it.
+def search(name: str, options: Options) -> str | Agent:
+    """Search for one of them, or go on with it, and return what it has found: its folder, or an agent that none holds.
 
     Raises:
         InputError: there is no such ablation.
@@ -117,10 +122,12 @@ def search(name: str, options: Options) -> None:
     base, out = BASES[options.optimizer], options.folder / options.optimizer / name
     if name in LEARNERS:
         learn(name, out, base["features"], options.optimizer)
-        return
+        return str(out)
     mine = {"out": out, "generations": options.generations, "workers": options.workers}
     print(name, flush=True)
-    evolve.main(evolve.Options(optimizers=(options.optimizer,), **{**SAME, **base, **mine, **ABLATIONS[name](base)}))
+    given = evolve.Options(optimizers=(options.optimizer,), **{**SAME, **base, **mine, **ABLATIONS[name](base)})
+    evolve.main(given)
+    return evolve.remembering(given) if given.frames > 1 else str(out)
 
 
 def learn(algo: str, out: Path, features: tuple[str, ...], optimizer: str) -> None:
@@ -135,10 +142,11 @@ def learn(algo: str, out: Path, features: tuple[str, ...], optimizer: str) -> No
 def main(options: Options) -> int:
     """Search, then validate: seven minutes each on two cores, and one more each."""
     names = options.names or (*changing(BASES[options.optimizer]), *LEARNERS)
-    for name in names:
-        search(name, options)
-    found = ("learned:momentum=false", *(str(options.folder / options.optimizer / name) for name in names))
-    return validate.main(validate.Options(found, optimizers=(options.optimizer,), out=options.out))
+    found = {name: search(name, options) for name in names}
+    shipped = "learned:momentum=false"
+    given = validate.Options((), optimizers=(options.optimizer,), out=options.out)
+    validate.hold({shipped: shipped, **found}, given)
+    return 0
 
 
 if __name__ == "__main__":

@@ -14,13 +14,14 @@ import json
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import tyro
 from joblib import Parallel, delayed
 
+from experiments.learned.ars import RandomSearch
 from lrcontrol.agents.gated import add
 from lrcontrol.agents.network import Network
 from lrcontrol.agents.trained import TrainedAgent, needs_of
@@ -97,24 +98,24 @@ class Shape:
 class Candidates:
     """K policies as one agent, each on a run of its own; what a base answers on the same features is added to each."""
 
-    def __init__(
-        self, weights: np.ndarray, shape: Shape, scale: np.ndarray, features: tuple[str, ...], base: Path | None
-    ) -> None:
-        self.weights, self.shape, self.scale = weights, shape, scale
-        self.name, self.needs = "candidates", {}
-        self.base = None if base is None else TrainedAgent.load(base)
+    def __init__(self, weights: np.ndarray, scale: np.ndarray, options: Options, needs: dict[str, Any]) -> None:
+        self.weights, self.shape, self.scale, self.frames = weights, options.shape, scale, options.frames
+        self.name, self.needs = "candidates", needs
+        self.base = None if options.base is None else TrainedAgent.load(options.base)
         seen = () if self.base is None else self.base.needs["features"]
-        self.columns = [features.index(name) for name in seen]
+        self.columns = [options.features.index(name) for name in seen]
 
     def predict(
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
     ) -> Any:
-        """Return the action of every candidate on its row."""
-        outputs = self.shape.answer(self.weights, (observation - self.scale[0]) / self.scale[1])
+        """Return the action of every candidate on its row; the state is the observations that it still remembers."""
+        scaled = (observation - self.scale[0]) / self.scale[1]
+        frames = [scaled, *([scaled] * (self.frames - 1) if state is None else state)]
+        outputs = self.shape.answer(self.weights, np.concatenate(frames, axis=1))
         if self.base is not None:
             added = self.base.network.outputs(observation[:, self.columns])[0]
             outputs[:, : added.shape[1]] += added
-        return np.clip(outputs, -1.0, 1.0), state
+        return np.clip(outputs, -1.0, 1.0), frames[:-1]
 
 
 class Watched:
@@ -140,9 +141,7 @@ def draw(index: int, optimizer: str, sources: tuple[str, ...]) -> Task:
     return draw(index + len(sources), optimizer, sources)
 
 
-def rollout(
-    weights: np.ndarray, shape: Shape, scale: np.ndarray, number: int, options: Options, collect: bool = False
-) -> Any:
+def rollout(weights: np.ndarray, scale: np.ndarray, number: int, options: Options, collect: bool = False) -> Any:
     """Return the final log losses (K,) of candidates on the task and run of a number; with ``collect`` observations."""
     torch.set_num_threads(1)
     optimizer, index = options.optimizers[number % len(options.optimizers)], number // len(options.optimizers)
@@ -152,7 +151,7 @@ def rollout(
     off = float(np.exp(random.uniform(-1.0, 1.0) * np.log(options.spread)))
     fields = options.fields | {"task": task, "optimizer": optimizer, "momentum": momentum}
     settings = Settings.make(fields | {"start": (off * options.start,) * 2})
-    candidates = Watched(Candidates(weights, shape, scale, options.features, options.base))
+    candidates = Watched(Candidates(weights, scale, options, {}))
     over_all = options.objective == "mean"
     world = roll_out(candidates, settings, [1.0] * len(weights), 1, FIRST_SEED + number, "cpu", record=over_all)
     if over_all:
@@ -225,6 +224,15 @@ class Options:
     interval: int = 1
     """Training steps for a decision."""
 
+    frames: int = 1
+    """How many observations a policy sees, the last ones; one that remembers any is kept in state.json alone."""
+
+    algorithm: Literal["cma-es", "ars"] = "cma-es"
+    """How it searches: CMA-ES, or augmented random search."""
+
+    step_size: float = 0.1
+    """Of augmented random search."""
+
     seed: int = 0
     """Of everything."""
 
@@ -244,7 +252,7 @@ class Options:
     @property
     def shape(self) -> Shape:
         """The policy's."""
-        return Shape(len(self.features), self.hidden, len(self.hyperparameters))
+        return Shape(self.frames * len(self.features), self.hidden, len(self.hyperparameters))
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -276,9 +284,7 @@ class Search:
         """Return a search around holding, or around a linear policy; features are scaled as holding shows them."""
         shape, plain = options.shape, np.array([0.0, 1.0])
         numbers = [options.first + 9_000_000 + n for n in range(16)]
-        seen = [
-            rollout(np.zeros((1, shape.size)), shape, plain, number, options, collect=True)[1] for number in numbers
-        ]
+        seen = [rollout(np.zeros((1, shape.size)), plain, number, options, collect=True)[1] for number in numbers]
         together = np.concatenate(seen)
         scale, mean = np.stack([together.mean(axis=0), together.std(axis=0) + 0.1]), np.zeros(shape.size)
         if options.hidden:
@@ -303,21 +309,17 @@ class Search:
 
 def main(options: Options) -> int:
     """Evolve to the last generation."""
-    from cmaes import CMA
-
     options.out.mkdir(parents=True, exist_ok=True)
     state, curve, shape = options.out / "state.json", options.out / "progress.csv", options.shape
     search = Search(**json.loads(state.read_text())) if state.exists() else Search.begin(options)
-    scale, seed = np.array(search.scale), options.seed + 1000 * search.done
-    covariance = np.array(search.covariance)
-    evolution = CMA(np.array(search.mean), search.sigma, cov=covariance, population_size=options.population, seed=seed)
+    scale, evolution = np.array(search.scale), searching(search, options)
     began, gains = time.perf_counter() - search.seconds, []
     with Parallel(options.workers) as parallel:
         while search.done < options.generations:
             candidates = np.array([evolution.ask() for _ in range(options.population)])
             all_of_them = np.concatenate([candidates, evolution._mean[None], np.zeros((1, shape.size))])
             numbers = [options.first + search.done * options.tasks + n for n in range(options.tasks)]
-            losses = np.array(parallel(delayed(rollout)(all_of_them, shape, scale, n, options) for n in numbers))
+            losses = np.array(parallel(delayed(rollout)(all_of_them, scale, n, options) for n in numbers))
             relative = scores(losses, options.stretched).mean(axis=0)
             values = relative[: len(candidates)] + PENALTY * np.square(candidates).sum(axis=1)
             evolution.tell([(c, float(v)) for c, v in zip(candidates, values, strict=True)])
@@ -337,6 +339,16 @@ def main(options: Options) -> int:
                 gain = np.mean(gains[-10:])
                 print(f"{search.done} generations, {search.seconds:.0f} s: {gain:+.3f} against holding", flush=True)
     return 0
+
+
+def searching(search: Search, options: Options) -> Any:
+    """Return what asks for candidates and is told what they are worth, where the search stands."""
+    from cmaes import CMA
+
+    given: dict[str, Any] = {"population_size": options.population, "seed": options.seed + 1000 * search.done}
+    if options.algorithm == "ars":
+        return RandomSearch(np.array(search.mean), search.sigma, step_size=options.step_size, **given)
+    return CMA(np.array(search.mean), search.sigma, cov=np.array(search.covariance), **given)
 
 
 def scores(losses: np.ndarray, stretched: bool) -> np.ndarray:
@@ -366,8 +378,17 @@ def begin_with(folder: Path, mean: np.ndarray, scale: np.ndarray, shape: Shape, 
     mean[: shape.inputs], mean[at], mean[at + shape.hidden] = 0.5 * weights, 0.5 * bias, 2.0
 
 
+def remembering(options: Options) -> Candidates:
+    """Return the policy of the averaged means as an agent, for those that no folder holds: with more than a frame."""
+    search = Search(**json.loads((options.out / "state.json").read_text()))
+    needs = needs_of(Settings.make(options.fields))
+    return Candidates(np.mean(search.recent, axis=0)[None], np.array(search.scale), options, needs)
+
+
 def save(options: Options, search: Search) -> None:
     """Write the agent of the averaged means, the scaling of the features folded into its first layer."""
+    if options.frames > 1:
+        return
     shape, scale = options.shape, np.array(search.scale)
     tensors = {}
     for number, (weights, biases) in enumerate(shape.split(np.mean(search.recent, axis=0)[None])):
@@ -381,11 +402,12 @@ def save(options: Options, search: Search) -> None:
     training = {name: value for name, value in asdict(options).items() if name not in ELSEWHERE}
     training |= {"generations": search.done, "seconds": round(search.seconds)}
     network = Network(tensors, "tanh", "clip", (1,) * shape.outputs)
+    algorithm = options.algorithm.upper()
     if options.base is None:
-        agent = TrainedAgent(options.out.name, needs, network, "CMA-ES", training)
+        agent = TrainedAgent(options.out.name, needs, network, algorithm, training)
     else:
         base = TrainedAgent.load(options.base)
-        agent = add(base, TrainedAgent(options.out.name, needs, network, "CMA-ES", training | {"base": base.training}))
+        agent = add(base, TrainedAgent(options.out.name, needs, network, algorithm, training | {"base": base.training}))
     agent.save(options.out)
 
 

@@ -6,7 +6,7 @@ python -m experiments.learned.validate learned schedule:kind=one-cycle,start=0.3
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 import tyro
 
 from experiments.tables import rounded, write_beside
-from lrcontrol.agents import make_agent
+from lrcontrol.agents import Agent, make_agent
 from lrcontrol.envs.distributions import find_tasks
 from lrcontrol.envs.settings import Settings
 from lrcontrol.envs.task import Task
@@ -66,7 +66,13 @@ def drawn(source: str, optimizer: str, tasks: int) -> Iterator[Task]:
 
 
 def final_losses(
-    agent: str, task: Task, optimizer: str, steps: int, rates: list[float], momentum: float = 0.9, told: bool = True
+    agent: str | Agent,
+    task: Task,
+    optimizer: str,
+    steps: int,
+    rates: list[float],
+    momentum: float = 0.9,
+    told: bool = True,
 ) -> np.ndarray:
     """Return the final training loss (rates,) of one run for each rate."""
     chosen = make_agent(agent)
@@ -75,30 +81,32 @@ def final_losses(
     return np.maximum(final_measures(roll_out(chosen, settings, rates, 1, SEED, "cpu"))["train_loss"], LEAST)
 
 
-def main(options: Options) -> int:
-    """Run everything; four minutes for the schedules of an optimizer and one for an agent, on one core."""
+def hold(agents: Mapping[str, str | Agent], options: Options) -> None:
+    """Write the rows of agents, by what the table calls them, those of ``options`` aside."""
     rows = []
     for optimizer in options.optimizers:
         grid = GRIDS[optimizer].tolist()
-        logs: dict[str, dict[str, list[float]]] = {agent: {} for agent in options.agents}
+        logs: dict[str, dict[str, list[float]]] = {name: {} for name in agents}
         for source in options.sources:
             for task in drawn(source, optimizer, options.tasks):
                 steps = options.longer * task.steps
                 each = itertools.product(SCHEDULES, options.momenta)
                 tuned = min(final_losses(kind, task, optimizer, steps, grid, beta).min() for kind, beta in each)
-                for agent, of in logs.items():
-                    loss = final_losses(agent, task, optimizer, steps, [1e-3], told=options.knows_budget)[0]
+                for name, of in logs.items():
+                    loss = final_losses(agents[name], task, optimizer, steps, [1e-3], told=options.knows_budget)[0]
                     of.setdefault(source, []).append(float(np.log(loss / tuned)))
-        for agent, of in logs.items():
+        for name, of in logs.items():
             together = np.concatenate(list(of.values()))
-            row: dict[str, Any] = {
-                "optimizer": optimizer,
-                "agent": Path(agent).name + ("" if options.knows_budget else ", no total_steps"),
-                "ratio": float(np.exp(together.mean())),
-            }
+            row: dict[str, Any] = {"optimizer": optimizer, "agent": name, "ratio": float(np.exp(together.mean()))}
             row |= {"worst": float(np.exp(together.max()))} | {k: float(np.exp(np.mean(v))) for k, v in of.items()}
             rows.append(rounded(row))
     write_beside(options.out, rows, ("optimizer", "agent"))
+
+
+def main(options: Options) -> int:
+    """Run everything; four minutes for the schedules of an optimizer and one for an agent, on one core."""
+    told = "" if options.knows_budget else ", no total_steps"
+    hold({Path(agent).name + told: agent for agent in options.agents}, options)
     return 0
 
 

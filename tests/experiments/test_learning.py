@@ -9,6 +9,7 @@ import pytest
 
 import lrcontrol
 from experiments.learned import ablations, evolve, recipe
+from experiments.learned.ars import RandomSearch
 from lrcontrol.agents import make_agent
 
 STARTS = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0]
@@ -105,12 +106,54 @@ def test_a_search_for_what_to_add_scores_the_sum_and_writes_it(tmp_path):
     saved = json.loads((tmp_path / "sum" / "state.json").read_text())
     shape, scale = options.shape, np.array(saved["scale"])
     for mean, expected in ((np.mean(saved["recent"], axis=0), found.predict(x)[0]), (np.zeros(shape.size), None)):
-        candidates = evolve.Candidates(np.tile(mean, (20, 1)), shape, scale, names, options.base)
+        candidates = evolve.Candidates(np.tile(mean, (20, 1)), scale, options, {})
         answers = candidates.predict(x)[0]
         if expected is None:
             expected = np.pad(base.predict(x[:, :1])[0], ((0, 0), (0, 1)))
         np.testing.assert_allclose(answers, expected, atol=1e-3)
     assert np.abs(found.predict(x)[0][:, 1]).max() > 0.01
+
+
+def test_a_policy_of_two_frames_answers_to_what_it_was_shown_last_as_well(tmp_path):
+    """The first weight is the newest observation's; before there are two, the first stands for both."""
+    options = evolve.Options(tmp_path, features=("relative_step",), frames=2)
+    candidates = evolve.Candidates(np.array([[0.5, -0.25, 0.1]]), np.array([[0.0], [1.0]]), options, {})
+    state = None
+    for seen, expected in ((0.4, 0.2), (1.0, 0.5), (0.0, -0.15)):  # 0.1 + 0.5 x − 0.25 x of the step before
+        action, state = candidates.predict(np.array([[seen]]), state)
+        np.testing.assert_allclose(action, [[expected]])
+
+
+def test_a_search_with_two_frames_goes_on_and_acts_as_its_mean(tmp_path):
+    few = {"population": 4, "tasks": 1, "workers": 1, "optimizers": ("sgd",), "sources": ("random-digits",)}
+    options = evolve.Options(tmp_path, features=("relative_step", "budget_left"), frames=2, generations=10, **few)
+    evolve.main(options)
+    saved = json.loads((tmp_path / "state.json").read_text())
+    assert len(saved["mean"]) == 5
+    agent = evolve.remembering(options)
+    first, second = np.array([[-1.0, 1.0]]), np.array([[-2.0, 0.9]])
+    _, state = agent.predict(first)
+    scale, weights = np.array(saved["scale"]), np.mean(saved["recent"], axis=0)
+    expected = weights[4] + weights[:2] @ ((second - scale[0]) / scale[1])[0]
+    expected += weights[2:4] @ ((first - scale[0]) / scale[1])[0]
+    np.testing.assert_allclose(agent.predict(second, state)[0], [[np.clip(expected, -1.0, 1.0)]])
+
+
+def test_random_search_steps_as_the_paper_says_and_finds_a_minimum():
+    """Algorithm 1, V1-t: the half of the directions whose better end is best, over the spread of what they gave."""
+    search = RandomSearch(np.array([1.0, -2.0, 0.5]), 0.1, step_size=0.02, population_size=8, seed=0)
+    points = [search.ask() for _ in range(8)]
+    values = [float(np.square(point).sum()) for point in points]
+    pairs = [(values[i], values[i + 1], (points[i] - search._mean) / 0.1) for i in range(0, 8, 2)]
+    used = sorted(pairs, key=lambda pair: min(pair[:2]))[:2]
+    spread = np.std([value for pair in used for value in pair[:2]])
+    expected = search._mean + 0.02 / (2 * spread) * sum((minus - plus) * way for plus, minus, way in used)
+    search.tell(list(zip(points, values, strict=True)))
+    np.testing.assert_allclose(search._mean, expected)
+    for _ in range(400):
+        points = [search.ask() for _ in range(8)]
+        search.tell([(point, float(np.square(point).sum())) for point in points])
+    assert np.linalg.norm(search._mean) < 0.1
 
 
 def test_the_recipe_ends_in_an_agent_that_is_both_of_its_searches_and_each_begins_at_another(tmp_path, monkeypatch):
