@@ -12,8 +12,8 @@ class RandomSearch:
         mean: where it begins (n,).
         sigma: how far candidates are from there in each number, the paper's ν.
         step_size: the paper's α; the step is divided by the spread of what the used candidates were worth.
-        population_size: candidates of a generation, even: twice the paper's N. Its b, the directions that are used, is half
-            of N.
+        population_size: candidates of a generation, even: twice the paper's N. Its b, the directions that are
+            used, is half of N.
         seed: of the directions.
     """
 
