@@ -74,19 +74,20 @@ class Recurrent(nn.Module):
 
 
 class Patches(nn.Module):
-    """A small vision transformer: images (B, 1, 14, 14) in 49 patches."""
+    """A small vision transformer: images (B, 784) in 16 patches."""
 
     def __init__(self, width: int = 64, blocks: int = 2) -> None:
         super().__init__()
-        self.cut = nn.Conv2d(1, width, 2, 2)
-        self.place = nn.Parameter(0.02 * torch.randn(49, width))
+        self.cut = nn.Conv2d(1, width, 7, 7)
+        self.place = nn.Parameter(0.02 * torch.randn(16, width))
         block = nn.TransformerEncoderLayer(width, 4, 2 * width, 0.0, "gelu", batch_first=True, norm_first=True)
         self.blocks = nn.TransformerEncoder(block, blocks, enable_nested_tensor=False)
         self.head = nn.Linear(width, 10)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return logits (B, 10)."""
-        return self.head(self.blocks(self.cut(inputs).flatten(2).mT + self.place).mean(dim=1))
+        images = inputs.reshape(-1, 1, 28, 28)
+        return self.head(self.blocks(self.cut(images).flatten(2).mT + self.place).mean(dim=1))
 
 
 class Variational(nn.Module):
@@ -274,7 +275,7 @@ KINDS: dict[str, Callable[[], Kind]] = {
     "logistic regression from zero": lambda: Kind(lambda: zeros(784, 10), flat("fashion")),
     "residual convolutions, BatchNorm": lambda: Kind(convolutions, images("fashion")),
     "residual convolutions, no norm": lambda: Kind(lambda: convolutions(norm=False), images("fashion")),
-    "vision transformer": lambda: Kind(Patches, images("mnist")),
+    "vision transformer": lambda: Kind(Patches, flat("mnist"), batch_size=32),
     "lstm": lambda: Kind(lambda: Recurrent(nn.LSTM, 65, 96), letters(), batch_size=32),
     "gru": lambda: Kind(lambda: Recurrent(nn.GRU, 65, 96), letters(), batch_size=32),
     "variational auto-encoder": vae,
