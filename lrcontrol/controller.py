@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from numbers import Integral
 from pathlib import Path
@@ -32,17 +33,18 @@ from lrcontrol.envs.schedules import Schedule
 FORMAT = 3
 NUMBERS = ("step_count", "next_decision", "forward_passes", "scale")
 STARTS = ("lr0", "momentum0")
+SILENT = 10  # calls without a loss, of those at the beginning, until a warning says so
 
 
 class LRController(ReduceLROnPlateau):
     """Lets an agent set the learning rate, and the momentum if it moves that, of any torch optimizer.
 
-    Call ``step(loss)`` after ``backward()`` and before ``optimizer.step()``, where gradients are clipped. The agent
-    then sees what it sees in the environment: this minibatch's loss and gradient, the optimizer's memory, the rate in
-    force. Called after ``optimizer.step()`` instead, it works with a lag of one step. Gradients that are accumulated
-    count once: one call for each step of the optimizer, with the mean loss. Gradients that a ``GradScaler`` has scaled
-    must be unscaled first (``scaler.unscale_(optimizer)``). Where torch.distributed is initialised the loss is averaged
-    over the processes, so all of them have to call, and all decide the same.
+    Call ``step(loss)`` after ``backward()`` and clipping and before ``optimizer.step()``. The agent then sees what it
+    sees in the environment: this minibatch's loss and gradient, the optimizer's memory, the rate in force. Called after
+    ``optimizer.step()`` instead, it works with a lag of one step. Gradients that are accumulated count once: one call
+    for each step of the optimizer, with the mean loss. Gradients that a ``GradScaler`` has scaled must be unscaled
+    first (``scaler.unscale_(optimizer)``). Gradients that are all 0 decide nothing. Where torch.distributed is
+    initialised the loss is averaged over the processes, so all of them have to call, and all decide the same.
 
     It is a ``ReduceLROnPlateau`` for the frameworks that ask for one, and uses nothing of it.
 
@@ -119,6 +121,7 @@ class LRController(ReduceLROnPlateau):
         rules = rollback if isinstance(rollback, Rollback) else Rollback() if rollback else None
         self._guard = Guard(self._decider, rules)
         self.record, self._records, self._warned = Record(), record, False
+        self._skipped = 0
 
     @property
     def probes(self) -> bool:
@@ -179,7 +182,8 @@ class LRController(ReduceLROnPlateau):
         """Take in the loss of the step that is about to be taken, and put its rate in force.
 
         Args:
-            metrics: the loss, the mean over the minibatch: a number, or a tensor or array of one. None does nothing.
+            metrics: the loss, the mean over the minibatch: a number, or a tensor or array of one. None does nothing; a
+                warning says so after ten calls without any loss.
             epoch: not used.
             closure: for agents that probe: returns the loss on the same minibatch, called without gradients while the
                 parameters are moved; they are put back bit for bit.
@@ -188,6 +192,7 @@ class LRController(ReduceLROnPlateau):
             InputError: the loss is not one number, or the agent probes and there is no closure.
         """
         if metrics is None:
+            self._skip()
             return
         decider, guard = self._decider, self._guard
         if self.probes and closure is None:
@@ -215,8 +220,21 @@ class LRController(ReduceLROnPlateau):
             self.record.add(decider.step_count, loss, self.lr, momentum, groups=groups)
         decider.step_count += 1
 
+    def _skip(self) -> None:
+        """Count a call without a loss, and say what is missing where there has never been one."""
+        self._skipped += 1
+        if self._skipped == SILENT and not self._decider.step_count:
+            warnings.warn(
+                f"controller.step() was called {SILENT} times without a loss and has done nothing: call "
+                f"controller.step(loss) after backward() and before optimizer.step()",
+                stacklevel=3,
+            )
+
     def save_schedule(self, path: str | Path) -> None:
-        """Write the schedule that the run took, ``.csv`` or JSON; ``replay_schedule`` takes it."""
+        """Write the schedule that the run took, ``.csv`` or JSON, in a folder that is made if need be.
+
+        ``replay_schedule`` takes it.
+        """
         save_schedule(self.record, path)
 
     def state_dict(self) -> dict[str, Any]:

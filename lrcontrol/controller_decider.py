@@ -156,7 +156,7 @@ class Decider:
             self.below_zero = True
             warnings.warn(
                 f"the loss is below 0, {loss:g}, and agent {self.agent.name!r} sees logarithms of it, which "
-                f"end there: give step() the loss plus a constant that keeps it above 0, or choose another agent",
+                f"end there: give step() the loss plus the least constant that keeps it above 0, or another agent",
                 stacklevel=3,
             )
         history = self.memory.history
@@ -170,8 +170,8 @@ class Decider:
     def act(self, loss: float, closure: Closure | None) -> None:
         """Ask the agent where a decision is due, and set the rate of the step to come.
 
-        A decision that looks at gradients stays due where there are none, or none is finite, as when a gradient scaler
-        has gone too far.
+        A decision that looks at gradients stays due where there are none, where all of them are 0, as of a margin loss
+        that is met, or where one is not finite, as when a gradient scaler has gone too far.
         """
         if self.step_count == self.budget.total and self.counts_on_budget:
             warnings.warn(
@@ -184,7 +184,7 @@ class Decider:
         self.set_rate()
 
     def _decide(self, loss: float, closure: Closure | None) -> bool:
-        """Ask the agent about all rows, and do what it says on those that have a gradient, or on the only one.
+        """Ask the agent about all rows, and do what it says on those with a gradient, or on the one if it needs none.
 
         Return whether it was asked.
         """
@@ -192,15 +192,16 @@ class Decider:
         looks = self.rates.count > 1 or self.sees_gradient
         rows = self.measurer.has_gradient() if looks else np.ones(1, dtype=np.bool_)
         measures = self.measurer.measure(self.wanted) if rows.any() else {}
-        blank = self._blank(measures)
-        if self.sees_gradient and not self.blind and not (rows & ~blank).any():
+        zero = self._zero(measures)
+        if self.sees_gradient and not self.blind and (not rows.any() or (zero.all() and memory.starts.all())):
             self.blind = True
             warnings.warn(
-                f"no parameter has a gradient, so agent {self.agent.name!r} cannot tell what to do and leaves the rate "
-                f"as it is: call controller.step(loss) after backward() and before zero_grad()",
+                f"no parameter has a gradient{' other than 0' if rows.any() else ''}, so agent {self.agent.name!r} "
+                f"cannot tell what to do and leaves the rate as it is: call controller.step(loss) after backward() and "
+                f"before zero_grad()",
                 stacklevel=4,
             )
-        rows &= ~(blank | self._spoiled(measures))
+        rows &= ~(zero | self._spoiled(measures))
         if not rows.any():
             return False
         observation = self._observe(loss, measures, rows, closure)
@@ -213,11 +214,11 @@ class Decider:
         self._apply(settings.factors(action, self.rates.count), rows)
         return True
 
-    def _blank(self, measures: dict[str, Array]) -> NDArray[np.bool_]:
-        """Return which rows (R,) are to find their start by a gradient that is 0."""
-        if self.settings.start is None or "grad_sq" not in measures:
+    def _zero(self, measures: dict[str, Array]) -> NDArray[np.bool_]:
+        """Return which rows (R,) have a gradient of 0, as far as anything was measured of it: it says nothing."""
+        if "grad_sq" not in measures:
             return np.zeros(self.rates.count, dtype=np.bool_)
-        return np.asarray(self.memory.starts & (measures["grad_sq"] == 0.0))
+        return np.asarray(measures["grad_sq"] == 0.0)
 
     def _spoiled(self, measures: dict[str, Array]) -> NDArray[np.bool_]:
         """Return which rows (R,) have a gradient that is not finite, as far as anything was measured of it."""

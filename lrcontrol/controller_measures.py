@@ -72,6 +72,7 @@ class Measurer:
         self.rehearses = self.kind == "unknown"
         self.adaptive = not isinstance(unwrapped(rates.optimizer), (torch.optim.SGD, torch.optim.ASGD))
         self.last_gradient: list[Tensor | None] = []
+        self._said = False
 
     def params(self) -> list[Tensor]:
         """Return all parameters, in the order of the groups."""
@@ -116,6 +117,7 @@ class Measurer:
         """Return the updates, or nothing where they cannot be seen."""
         optimizer = unwrapped(self.rates.optimizer)
         if not can_rehearse(optimizer):
+            self._say_inner(optimizer)
             return {}
         try:
             return rehearse(self.rates, momentum)
@@ -127,6 +129,18 @@ class Measurer:
                 stacklevel=6,
             )
             return {}
+
+    def _say_inner(self, optimizer: torch.optim.Optimizer) -> None:
+        """Warn, once, of a wrapper whose step cannot be seen, where the optimizer inside could be."""
+        inside = next((value for value in vars(optimizer).values() if isinstance(value, torch.optim.Optimizer)), None)
+        if inside is None or self._said:
+            return
+        self._said = True
+        warnings.warn(
+            f"{type(optimizer).__name__} keeps {type(inside).__name__} inside, so what it steps along cannot be seen, "
+            f"and the gradient stands in for it: give the controller the optimizer inside",
+            stacklevel=7,
+        )
 
     def remember_gradient(self) -> None:
         """Copy the gradient of the step that is being taken, where the optimizer itself will keep nothing of it."""

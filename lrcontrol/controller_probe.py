@@ -33,11 +33,12 @@ def loss_value(loss: object, device: Callable[[], torch.device]) -> float:
     """
     value = loss.detach() if isinstance(loss, Tensor) else loss
     try:
-        if isinstance(value, Tensor) and value.numel() == 1:
+        if isinstance(value, Tensor | np.ndarray) and math.prod(value.shape) == 1:
             value = value.item()
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, RuntimeError):
-        kind = f"tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        kind = type(loss).__name__.lower()
+        kind = f"{kind} of shape {tuple(loss.shape)}" if isinstance(loss, Tensor | np.ndarray) else type(loss).__name__
         raise InputError(f"the loss is a {kind}: give one number, the mean over the minibatch") from None
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         where = torch.device("cpu") if dist.get_backend() == "gloo" else device()

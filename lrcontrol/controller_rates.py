@@ -20,9 +20,12 @@ LEAST_MOMENTUM = 1e-8  # torch's SGD does not touch its buffer where momentum is
 
 
 def unwrapped(optimizer: Optimizer) -> Optimizer:
-    """Return the optimizer inside the wrappers of Accelerate and Lightning, which keep it as ``optimizer``."""
-    inner = getattr(optimizer, "optimizer", None)
-    return unwrapped(inner) if isinstance(inner, Optimizer) and inner is not optimizer else optimizer
+    """Return the optimizer inside wrappers that keep it as ``optimizer``, as Accelerate's, or ``base_optimizer``."""
+    for name in ("optimizer", "base_optimizer"):
+        inner = getattr(optimizer, name, None)
+        if isinstance(inner, Optimizer) and inner is not optimizer:
+            return unwrapped(inner)
+    return optimizer
 
 
 def check_groups(optimizer: Any) -> None:

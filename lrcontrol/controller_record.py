@@ -71,7 +71,8 @@ class Record:
         return record
 
     def write_csv(self, path: str | Path) -> None:
-        """Write a line for each step, numbers in full."""
+        """Write a line for each step, numbers in full, in a folder that is made if need be."""
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         with Path(path).open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(self.columns)
@@ -125,6 +126,7 @@ def save_schedule(record: Record, path: str | Path) -> None:
         record.write_csv(path)
         return
     columns = {name: [v if math.isfinite(v) else None for v in record[name]] for name in record.columns}  # no NaN there
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_text(json.dumps({"format": FORMAT, **columns}, allow_nan=False) + "\n", encoding="utf-8")
 
 

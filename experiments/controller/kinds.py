@@ -31,7 +31,6 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": torch.optim.AdamW,
     "sgd": functools.partial(torch.optim.SGD, momentum=0.9),
 }
-FROM = {"adamw": -2.5, "sgd": -1.5}  # log10 of the constant that is tried first
 ROWS = 4000  # of the data, about, that the final loss is of
 TUNED = ("constant", "one-cycle")
 WORST = 1e6  # what a run that is not finite counts as, times its first loss
@@ -107,7 +106,7 @@ def main(
                 return np.array([final_loss(kind, optimizer, schedule, lr, seed) for seed in range(runs)])
 
             row: dict[str, Any] = {"optimizer": optimizer, "kind": name, "runs": runs}
-            at = FROM[optimizer]
+            at = kind.begin[optimizer]
             for schedule in TUNED:
                 at, loss = tuned(lambda log, schedule=schedule, ends=ends: ends(schedule, 10.0**log).mean(), at)
                 row |= {f"{schedule} at": 10.0**at, schedule: float(loss)}

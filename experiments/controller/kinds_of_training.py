@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import functools
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,7 @@ class Kind:
         loss: of a model on a minibatch.
         batch_size: rows of a minibatch.
         steps: of a run.
+        begin: log10 of the constant that is tried first, by optimizer.
     """
 
     model: Callable[[], nn.Module]
@@ -46,6 +47,7 @@ class Kind:
     loss: Loss = cross_entropy
     batch_size: int = 64
     steps: int = 300
+    begin: Mapping[str, float] = field(default_factory=lambda: {"adamw": -2.5, "sgd": -1.5})
 
 
 class Residual(nn.Module):
@@ -280,7 +282,9 @@ KINDS: dict[str, Callable[[], Kind]] = {
     "gru": lambda: Kind(lambda: Recurrent(nn.GRU, 65, 96), letters(), batch_size=32),
     "variational auto-encoder": vae,
     "matrix factors": lambda: Kind(lambda: Factors(500, 300, 8), ratings(), squares, 256, 500),
-    "regression in thousands": lambda: Kind(lambda: mlp(10, 64, 64, 1, activation="relu"), prices(), squares, 64, 500),
+    "regression in thousands": lambda: Kind(
+        lambda: mlp(10, 64, 64, 1, activation="relu"), prices(), squares, 64, 500, {"adamw": -1.0, "sgd": -6.5}
+    ),
     "function without noise": lambda: Kind(lambda: mlp(3, 64, 64, 1), sine(), squares, 64, 1000),
     "picture by sines": lambda: Kind(
         lambda: nn.Sequential(nn.Linear(2, 64), Sine(), nn.Linear(64, 64), Sine(), nn.Linear(64, 1)), picture(), squares
