@@ -121,16 +121,18 @@ def main(
 def draw(rows: list[dict[str, str]]) -> Figure:
     """Draw each kind's loss over that of the best constant, a panel for each optimizer."""
     figure = Figure(figsize=(10.5, 5.2), layout="constrained")
-    panels = figure.subplots(1, len(OPTIMIZERS), sharey=True)
+    panels, names = figure.subplots(1, len(OPTIMIZERS), sharey=True), list(KINDS)
     for panel, optimizer in zip(panels, OPTIMIZERS, strict=True):
-        mine = [row for row in rows if row["optimizer"] == optimizer]
-        names = [row["kind"] for row in mine]
+        mine = sorted((row for row in rows if row["optimizer"] == optimizer), key=lambda row: names.index(row["kind"]))
+        kinds = [row["kind"] for row in mine]
         others = [float(row["one-cycle"]) / float(row["constant"]) for row in mine]
         panel.axvline(1.0, color="grey", linewidth=1.0)
-        panel.plot(others, names, "|", color="tab:orange", markersize=12, markeredgewidth=2, label="one-cycle, tuned")
-        panel.plot([float(row["learned over constant"]) for row in mine], names, "o", color="tab:blue", label="learned")
-        panel.set(xscale="log", title=optimizer, xlabel="final training loss over the best constant rate's")
-        panel.set_xticks(ticks := (0.25, 0.5, 0.7, 1.0, 1.4, 2.0, 4.0), [f"{tick:g}" for tick in ticks])
+        panel.plot(others, kinds, "|", color="tab:orange", markersize=12, markeredgewidth=2, label="one-cycle, tuned")
+        panel.plot([float(row["learned over constant"]) for row in mine], kinds, "o", color="tab:blue", label="learned")
+        panel.set(
+            xscale="log", xlim=(0.42, 5.0), title=optimizer, xlabel="final training loss over the best constant rate's"
+        )
+        panel.set_xticks(ticks := (0.5, 0.7, 1.0, 1.4, 2.0, 4.0), [f"{tick:g}" for tick in ticks])
         panel.minorticks_off()
         panel.grid(axis="y", alpha=0.3)
     panels[0].invert_yaxis()
