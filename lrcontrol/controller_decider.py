@@ -156,7 +156,8 @@ class Decider:
             self.below_zero = True
             warnings.warn(
                 f"the loss is below 0, {loss:g}, and agent {self.agent.name!r} sees logarithms of it, which "
-                f"end there: give step() the loss plus the least constant that keeps it above 0, or another agent",
+                f"end there: give step() the loss plus a constant, the least that keeps it above 0, or choose another "
+                f"agent",
                 stacklevel=3,
             )
         history = self.memory.history

@@ -1,7 +1,7 @@
 """What ``learned`` makes of kinds of training that it was not trained with, in plain loops.
 
     python -m experiments.controller.kinds
-    python -m experiments.controller.kinds --only lstm "twenty residual blocks" --optimizers adamw
+    python -m experiments.controller.kinds --only lstm "vision transformer" --optimizers adamw
 
 A kind is a model, its minibatches and its loss (kinds_of_training.py), made anew for each run. ``learned`` starts from
 a rate of 1e-6, which it does not look at. Constants and torch's OneCycleLR are tuned on these very runs: from
@@ -25,6 +25,7 @@ from matplotlib.figure import Figure
 import lrcontrol
 from experiments.controller.kinds_of_training import KINDS, Kind
 from experiments.tables import read, rounded, write_beside
+from lrcontrol.envs.errors import unknown
 
 HERE = Path(__file__).parent
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -96,7 +97,15 @@ def main(
     runs: int = 2,
     out: Path = HERE / "kinds.csv",
 ) -> None:
-    """Run them all; rows of other kinds and optimizers stay."""
+    """Run them all; rows of other kinds and optimizers stay.
+
+    Raises:
+        InputError: there is no such kind or optimizer.
+    """
+    for what, names, known in (("kind", only, KINDS), ("optimizer", optimizers, OPTIMIZERS)):
+        for name in names:
+            if name not in known:
+                raise unknown(what, name, known)
     torch.set_num_threads(1)
     for name in only:
         kind = KINDS[name]()

@@ -8,7 +8,7 @@ import torch
 
 from experiments.controller import kinds
 from experiments.controller.kinds_of_training import KINDS, LowRank, prices, ratings, wrong_labels
-from lrcontrol.envs import mlp
+from lrcontrol.envs import InputError, mlp
 
 MADE_UP = ("matrix factors", "regression in thousands", "function without noise")  # no data set is needed
 
@@ -24,6 +24,12 @@ def test_the_best_rate_is_found_downhill_and_its_neighbours_are_tried():
     assert best == -4.5
     assert value == pytest.approx(0.01)
     assert sorted(tried) == [-5.0, -4.5, -4.0, -3.5, -3.0, -2.5, -2.0]
+
+
+def test_an_unknown_kind_is_refused_before_anything_is_run(tmp_path):
+    with pytest.raises(InputError, match=r"kind 'lsmt'.*lstm"):
+        kinds.main(("gru", "lsmt"), out=tmp_path / "kinds.csv")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", MADE_UP)
