@@ -10,7 +10,7 @@ from experiments.controller import kinds
 from experiments.controller.kinds_of_training import KINDS, LowRank, prices, ratings, wrong_labels
 from lrcontrol.envs import InputError, mlp
 
-MADE_UP = ("matrix factors", "regression in thousands", "function without noise")  # no data set is needed
+MADE_UP = ("matrix factors", "regression in thousands")  # no data set is needed
 
 
 def test_the_best_rate_is_found_downhill_and_its_neighbours_are_tried():
