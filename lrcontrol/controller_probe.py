@@ -37,8 +37,8 @@ def loss_value(loss: object, device: Callable[[], torch.device]) -> float:
             value = value.item()
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, RuntimeError):
-        kind = type(loss).__name__.lower()
-        kind = f"{kind} of shape {tuple(loss.shape)}" if isinstance(loss, Tensor | np.ndarray) else type(loss).__name__
+        shape = f" of shape {tuple(loss.shape)}" if isinstance(loss, Tensor | np.ndarray) else ""
+        kind = f"{type(loss).__name__}{shape}"
         raise InputError(f"the loss is a {kind}: give one number, the mean over the minibatch") from None
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         where = torch.device("cpu") if dist.get_backend() == "gloo" else device()

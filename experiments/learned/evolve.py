@@ -9,7 +9,6 @@ last five tenth generations. Started again it goes on from the last of these.
 
 from __future__ import annotations
 
-import itertools
 import json
 import time
 from dataclasses import asdict, dataclass, field
@@ -22,6 +21,7 @@ import tyro
 from joblib import Parallel, delayed
 
 from experiments.learned.ars import RandomSearch
+from experiments.learned.candidates import Candidates, Shape, Watched
 from lrcontrol.agents.gated import add
 from lrcontrol.agents.network import Network
 from lrcontrol.agents.trained import TrainedAgent, needs_of
@@ -55,84 +55,6 @@ FIRST_SEED = 1_500_000_000
 ELSEWHERE = ("out", "init", "base", "workers")  # options that say nothing without the machine
 
 
-@dataclass(frozen=True)
-class Shape:
-    """A network of F features, ``hidden`` tanh units or none, and one output; K candidates' weights are (K, size)."""
-
-    inputs: int
-    hidden: int
-    outputs: int = 1
-
-    @property
-    def size(self) -> int:
-        """The number of weights."""
-        if not self.hidden:
-            return self.outputs * (self.inputs + 1)
-        return self.hidden * (self.inputs + 1) + self.outputs * (self.hidden + 1)
-
-    def split(self, weights: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Return each layer's weight (K, out, in) and bias (K, out)."""
-        layers, at = [], 0
-        sizes = [self.inputs, self.hidden, self.outputs] if self.hidden else [self.inputs, self.outputs]
-        for inputs, outputs in itertools.pairwise(sizes):
-            weight = weights[:, at : at + inputs * outputs].reshape(-1, outputs, inputs)
-            at += inputs * outputs
-            layers.append((weight, weights[:, at : at + outputs]))
-            at += outputs
-        return layers
-
-    def act(self, weights: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """Return the actions (K, outputs) of candidates (K, size) on observations (K, F), a row each."""
-        return np.clip(self.answer(weights, x), -1.0, 1.0)
-
-    def answer(self, weights: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """Return what the actions are before they are held to −1..1."""
-        layers = self.split(weights)
-        for number, (weight, bias) in enumerate(layers):
-            x = np.einsum("koi,ki->ko", weight, x) + bias
-            if number < len(layers) - 1:
-                x = np.tanh(x)
-        return x
-
-
-class Candidates:
-    """K policies as one agent, each on a run of its own; what a base answers on the same features is added to each."""
-
-    def __init__(self, weights: np.ndarray, scale: np.ndarray, options: Options, needs: dict[str, Any]) -> None:
-        self.weights, self.shape, self.scale, self.frames = weights, options.shape, scale, options.frames
-        self.name, self.needs = "candidates", needs
-        self.base = None if options.base is None else TrainedAgent.load(options.base)
-        seen = () if self.base is None else self.base.needs["features"]
-        self.columns = [options.features.index(name) for name in seen]
-
-    def predict(
-        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
-    ) -> Any:
-        """Return the action of every candidate on its row; the state is the observations that it still remembers."""
-        scaled = (observation - self.scale[0]) / self.scale[1]
-        frames = [scaled, *([scaled] * (self.frames - 1) if state is None else state)]
-        outputs = self.shape.answer(self.weights, np.concatenate(frames, axis=1))
-        if self.base is not None:
-            added = self.base.network.outputs(observation[:, self.columns])[0]
-            outputs[:, : added.shape[1]] += added
-        return np.clip(outputs, -1.0, 1.0), frames[:-1]
-
-
-class Watched:
-    """An agent, and what it was shown."""
-
-    def __init__(self, agent: Any) -> None:
-        self.agent, self.name, self.needs = agent, agent.name, agent.needs
-        self.seen: list[np.ndarray] = []
-
-    def predict(
-        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
-    ) -> Any:
-        """Return the agent's actions."""
-        self.seen.append(observation)
-        return self.agent.predict(observation, state, episode_start, deterministic)
-
-
 def draw(index: int, optimizer: str, sources: tuple[str, ...]) -> Task:
     """Return the task of an index, of one source after the other; no transformer with SGD: nobody trains one so."""
     task = find_tasks(sources).instance(index)
@@ -151,7 +73,7 @@ def rollout(weights: np.ndarray, scale: np.ndarray, number: int, options: Option
     off = float(np.exp(random.uniform(-1.0, 1.0) * np.log(options.spread)))
     fields = options.fields | {"task": task, "optimizer": optimizer, "momentum": momentum}
     settings = Settings.make(fields | {"start": (off * options.start,) * 2})
-    candidates = Watched(Candidates(weights, scale, options, {}))
+    candidates = Watched(Candidates(weights, options.shape, scale, options.features, options.base))
     over_all = options.objective == "mean"
     world = roll_out(candidates, settings, [1.0] * len(weights), 1, FIRST_SEED + number, "cpu", record=over_all)
     if over_all:
@@ -381,8 +303,8 @@ def begin_with(folder: Path, mean: np.ndarray, scale: np.ndarray, shape: Shape, 
 def remembering(options: Options) -> Candidates:
     """Return the policy of the averaged means as an agent, for those that no folder holds: with more than a frame."""
     search = Search(**json.loads((options.out / "state.json").read_text()))
-    needs = needs_of(Settings.make(options.fields))
-    return Candidates(np.mean(search.recent, axis=0)[None], np.array(search.scale), options, needs)
+    needs, weights = needs_of(Settings.make(options.fields)), np.mean(search.recent, axis=0)[None]
+    return Candidates(weights, options.shape, np.array(search.scale), options.features, options.base, needs)
 
 
 def save(options: Options, search: Search) -> None:

@@ -16,7 +16,7 @@ import tyro
 from matplotlib.axes import Axes
 
 import lrcontrol
-from experiments.learned.evolve import Watched
+from experiments.learned.candidates import Watched
 from experiments.learned.heldout import CLIMBERS, TASKS, before, place
 from lrcontrol.agents import Agent, TrainedAgent, make_agent
 from lrcontrol.agents.distilled import ADAPTIVE, SGD

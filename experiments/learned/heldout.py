@@ -4,7 +4,6 @@
     python -m experiments.learned.heldout --optimizers sgd # the others' rows stay as they are
     python -m experiments.learned.heldout --agent learned:momentum=false --suffix _rate
     python -m experiments.learned.heldout --optimizers sgd --anew learned distilled replay:of=learned
-    python -m experiments.learned.heldout --runs 10 --anew learned distilled blind replay:of=learned
 
 Each agent on each task and optimizer is a result folder below ``results/learned/heldout``; what is there is not done
 again. The tables are written from all that is there: heldout.csv task by task, overall.csv over the tasks, runs.parquet
@@ -37,7 +36,8 @@ TASKS = {
     "mnist-autoencoder": 3,
     "mnist-cnn": 2,
     "shakespeare-gpt": 2,
-}  # runs
+}  # runs, but for those of
+TEN = ("learned", "distilled", "blind", "replay:of=learned")  # which are cheap: there is no rate to be tuned
 # The grids of the schedules. Nobody trains a transformer with SGD.
 GRIDS: dict[str, dict[str, list[float]]] = {
     "adamw": {
@@ -85,9 +85,6 @@ class Options:
     anew: tuple[str, ...] = ()
     """Run only these; the runs of all others are those that runs.parquet has."""
 
-    runs: int | None = None
-    """Runs of what is run anew on every task; by default the task's own number."""
-
     suffix: str = ""
     """Of the tables' names, for another agent's."""
 
@@ -122,7 +119,8 @@ def results_of(task: str, optimizer: str, agent: str, rates: list[float], option
         if not options.run:
             return None
         spelled, _, momentum = agent.partition(AT)
-        arguments: dict[str, Any] = {"lr0": rates, "runs": options.runs or TASKS[task], "optimizer": optimizer}
+        runs = 10 if agent in TEN else TASKS[task]
+        arguments: dict[str, Any] = {"lr0": rates, "runs": runs, "optimizer": optimizer}
         lrcontrol.evaluate(task, [spelled], out=out, momentum=float(momentum or 0.9), **arguments)
         print(f"{task}, {optimizer}, {agent}", flush=True)
     return lrcontrol.Results.load(out)

@@ -16,11 +16,11 @@ MADE_UP = ("matrix factors", "regression in thousands")  # no data set is needed
 def test_the_best_rate_is_found_downhill_and_its_neighbours_are_tried():
     tried = []
 
-    def loss(log):
+    def losses(log):
         tried.append(log)
-        return (log + 4.4) ** 2
+        return np.array([0.5, 1.5]) * (log + 4.4) ** 2
 
-    best, value = kinds.tuned(loss, -2.5)
+    best, value = kinds.tuned(losses, -2.5)
     assert best == -4.5
     assert value == pytest.approx(0.01)
     assert sorted(tried) == [-5.0, -4.5, -4.0, -3.5, -3.0, -2.5, -2.0]

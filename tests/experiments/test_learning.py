@@ -10,6 +10,7 @@ import pytest
 import lrcontrol
 from experiments.learned import ablations, evolve, recipe
 from experiments.learned.ars import RandomSearch
+from experiments.learned.candidates import Candidates, Shape
 from lrcontrol.agents import make_agent
 
 STARTS = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0]
@@ -60,7 +61,7 @@ def test_evolution_writes_the_policy_that_it_scored_and_goes_on_where_it_was(tmp
     assert agent.needs["start"] == (0.3, 0.3)
     # What the file's first layer answers on raw features is what evolution scored on standardised ones.
     saved = json.loads((tmp_path / "state.json").read_text())
-    shape, scale = evolve.Shape(3, 0), np.array(saved["scale"])
+    shape, scale = Shape(3, 0), np.array(saved["scale"])
     weights, x = np.mean(saved["recent"], axis=0)[None], np.array([[0.1, -1.0, 0.5]])
     expected = shape.act(weights, (x - scale[0]) / scale[1])
     assert agent.predict(x.astype(np.float32))[0] == pytest.approx(expected, rel=1e-4)
@@ -106,7 +107,7 @@ def test_a_search_for_what_to_add_scores_the_sum_and_writes_it(tmp_path):
     saved = json.loads((tmp_path / "sum" / "state.json").read_text())
     shape, scale = options.shape, np.array(saved["scale"])
     for mean, expected in ((np.mean(saved["recent"], axis=0), found.predict(x)[0]), (np.zeros(shape.size), None)):
-        candidates = evolve.Candidates(np.tile(mean, (20, 1)), scale, options, {})
+        candidates = Candidates(np.tile(mean, (20, 1)), shape, scale, names, options.base)
         answers = candidates.predict(x)[0]
         if expected is None:
             expected = np.pad(base.predict(x[:, :1])[0], ((0, 0), (0, 1)))
@@ -114,10 +115,10 @@ def test_a_search_for_what_to_add_scores_the_sum_and_writes_it(tmp_path):
     assert np.abs(found.predict(x)[0][:, 1]).max() > 0.01
 
 
-def test_a_policy_of_two_frames_answers_to_what_it_was_shown_last_as_well(tmp_path):
+def test_a_policy_of_two_frames_answers_to_what_it_was_shown_last_as_well():
     """The first weight is the newest observation's; before there are two, the first stands for both."""
-    options = evolve.Options(tmp_path, features=("relative_step",), frames=2)
-    candidates = evolve.Candidates(np.array([[0.5, -0.25, 0.1]]), np.array([[0.0], [1.0]]), options, {})
+    weights, scale = np.array([[0.5, -0.25, 0.1]]), np.array([[0.0], [1.0]])
+    candidates = Candidates(weights, Shape(2, 0), scale, ("relative_step",))
     state = None
     for seen, expected in ((0.4, 0.2), (1.0, 0.5), (0.0, -0.15)):  # 0.1 + 0.5 x − 0.25 x of the step before
         action, state = candidates.predict(np.array([[seen]]), state)
