@@ -30,6 +30,7 @@ SGD: Mapping[str, Mapping[str, float]] = {
         "budget_left": 0.02,
         "log_one_minus_momentum": 0.19,
         "far_below_first": 0.50,
+        "log_depth": -1.20,
     },
     "momentum": {
         "bias": -0.62,
@@ -60,6 +61,7 @@ ADAPTIVE: Mapping[str, Mapping[str, float]] = {
         "budget_left": 0.46,
         "log_one_minus_momentum": 0.51,
         "far_below_first": 0.38,
+        "log_depth": -1.50,
     },
     "momentum": {
         "bias": -1.39,

@@ -19,6 +19,7 @@ from lrcontrol.envs.features import LIMIT, Array
 
 SURE = 10.0  # tanh of it is 1 in single precision
 SCALE = 128.0  # a line z is 128 tanh(z / 128), to 6e-4 for z in −3..3
+LAST = "log_depth"  # of the features, so that where it is 0 sums round as they do without it
 
 Layers = tuple[Array, Array, Array, Array]
 
@@ -76,13 +77,15 @@ def merge(sgd: TrainedAgent, adaptive: TrainedAgent) -> TrainedAgent:
     needs = [{name: value for name, value in agent.needs.items() if name != "features"} for agent in (sgd, adaptive)]
     if needs[0] != needs[1]:
         raise InputError(f"agents {sgd.name!r} and {adaptive.name!r} have different settings: {needs[0]}, {needs[1]}")
-    names = [*dict.fromkeys([*sgd.needs["features"], *adaptive.needs["features"]]), "adaptive"]
+    seen = dict.fromkeys([*sgd.needs["features"], *adaptive.needs["features"], "adaptive"])
+    names = sorted(seen, key=LAST.__eq__)
+    gated = names.index("adaptive")
     first, second = _layers(sgd, names), _layers(adaptive, names)
     shut = _gates_for(second)
-    first[0][:, -1] -= _gates_for(first)
-    second[0][:, -1] += shut
+    first[0][:, gated] -= _gates_for(first)
+    second[0][:, gated] += shut
     gate = np.zeros((1, len(names)))
-    gate[0, -1] = 2.0 * SURE
+    gate[0, gated] = 2.0 * SURE
     # The gate's unit says −1 under SGD, 1 otherwise; the silent units say −1 each, which their part of it takes away.
     lost = [part[2].sum(axis=1) - part[3] for part in (first, second)]  # of the outputs, while the other one speaks
     weights = np.concatenate([first[0], second[0], gate])

@@ -15,6 +15,7 @@ Array = NDArray[np.float64]
 LIMIT = 10.0  # features are clipped to ±LIMIT; NaN, as of a run that has diverged, reads 0
 FAST, SLOW = 0.2, 0.03  # weights of the newest loss in the running averages
 EARLY = 30  # training steps after which a run has found its feet, and unscaled inputs have lost their first losses
+SHALLOW, DEEP = 3, 12  # weight matrices, between which depth counts: deeper networks that learn have skip connections
 FALLEN = -4.5  # logs: a loss of a ninetieth of the first, where runs as long as those in training hardly get
 TINY = 1e-12  # losses below it read as it
 VERSION = 1  # raised whenever a feature changes its meaning; trained agents record it
@@ -26,6 +27,7 @@ class Moment:
 
     ``level`` is what decisions have made of the rate so far: a multiple of ``begin``, its first value, schedule aside.
     ``adaptive`` says that the optimizer scales each parameter's step by itself, as Adam does and SGD does not.
+    ``matrices`` is the number of parameters of two dimensions or more, which is how many layers there are.
     ``measures`` holds what has to be measured on the parameters and gradients, and only what was asked for.
     """
 
@@ -37,6 +39,7 @@ class Moment:
     step: int
     steps: int
     adaptive: bool
+    matrices: int = 1
     measures: dict[str, Array] = field(default_factory=dict)
 
 
@@ -179,6 +182,10 @@ FEATURES: dict[str, Feature] = {
         "1 under AdamW and others that scale each parameter's step, 0 under SGD",
         lambda now, past: np.full_like(now.loss, float(now.adaptive)),
     ),
+    "log_depth": Feature(
+        f"log10 of a third of the number of weight matrices, which counts as {SHALLOW} at least and {DEEP} at most",
+        lambda now, past: np.full_like(now.loss, np.log10(min(max(now.matrices, SHALLOW), DEEP) / 3.0)),
+    ),
     "log_one_minus_momentum": Feature("log10(1 − β)", lambda now, past: _log10(1.0 - now.momentum)),
     "probe_slope": Feature(
         "(L(lr) − L(f·lr)) / (L(lr) log f) on one minibatch: positive if a higher rate is better; two forward passes",
@@ -203,7 +210,8 @@ OF_LOG_LOSS = (  # which take a loss below 0 for one of next to nothing
     "probe_change",
 )
 BOUNDED = ("above_best", "below_first", "below_early", "far_below_first")
-LATER = (*BOUNDED, "log_level", "possible_decrease", "relative_peak", "adaptive")  # than the first trained agents
+# than the first trained agents
+LATER = (*BOUNDED, "log_level", "possible_decrease", "relative_peak", "adaptive", "log_depth")
 DEFAULT_FEATURES = tuple(name for name in FEATURES if not name.startswith("probe_") and name not in LATER)
 
 

@@ -13,13 +13,14 @@ class Layout:
     """The order, names and shapes of a module's P parameters; R replicas are one tensor (R, width).
 
     ``width`` is P rounded up to whole cache lines, the rest being zeros: rows start alike in memory, so that kernels
-    round a row the same wherever it stands.
+    round a row the same wherever it stands. ``matrices`` is how many parameters have two dimensions or more.
     """
 
     def __init__(self, module: nn.Module) -> None:
         self.shapes = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
         self.sizes = {name: parameter.numel() for name, parameter in module.named_parameters()}
         self.total = sum(self.sizes.values())
+        self.matrices = sum(len(shape) > 1 for shape in self.shapes.values())
         self.width = -(-self.total // LINE) * LINE
 
     def flatten(self, module: nn.Module) -> Tensor:

@@ -210,6 +210,7 @@ class World:
             step=step,
             steps=steps,
             adaptive=self.settings.optimizer != "sgd",
+            matrices=self.engine.layout.matrices,
             measures=self._measure(),
         )
         return observe(self.settings.features, now, self.history)

@@ -3,7 +3,7 @@
     python -m experiments.learned.heldout                  # all tasks
     python -m experiments.learned.heldout --optimizers sgd # the others' rows stay as they are
     python -m experiments.learned.heldout --agent learned:momentum=false --suffix _rate
-    python -m experiments.learned.heldout --optimizers sgd --anew learned distilled replay:of=learned
+    python -m experiments.learned.heldout --anew learned distilled replay:of=learned --anew_on mnist-autoencoder
 
 Each agent on each task and optimizer is a result folder below ``results/learned/heldout``; what is there is not done
 again. The tables are written from all that is there: heldout.csv task by task, overall.csv over the tasks, runs.parquet
@@ -85,6 +85,9 @@ class Options:
     anew: tuple[str, ...] = ()
     """Run only these; the runs of all others are those that runs.parquet has."""
 
+    anew_on: tuple[str, ...] = tuple(TASKS)
+    """And these on no other tasks than these."""
+
     suffix: str = ""
     """Of the tables' names, for another agent's."""
 
@@ -112,7 +115,7 @@ def place(folder: Path, task: str, optimizer: str, agent: str) -> Path:
 
 def results_of(task: str, optimizer: str, agent: str, rates: list[float], options: Options) -> lrcontrol.Results | None:
     """Return an agent's results on a task, run now if they are not there; None if they are not to be run."""
-    if options.anew and agent not in options.anew:
+    if options.anew and not (agent in options.anew and task in options.anew_on):
         return before(HERE / f"runs{options.suffix}.parquet", task, optimizer, agent)
     out = place(options.folder, task, optimizer, agent)
     if not (out / "runs.csv").exists():

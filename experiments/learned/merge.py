@@ -1,14 +1,18 @@
 """Makes the agent that is shipped of two: one for SGD, and one for optimizers that scale each parameter's step.
 
-How far the loss is above its best and below its first was in most searches without a bound. What is shipped reads the
-features that have one, and lowers the rate by a term of its own where the loss is far below the first, so that runs
-longer than those of the training do not run away; runs that are not have the same rates as without.
+Two things are put in by hand. How far the loss is above its best and below its first was in most searches without a
+bound: what is shipped reads the features that have one, and lowers the rate by a term of its own where the loss is far
+below the first, so that runs longer than those of the training do not run away; runs that are not have the same rates
+as without. And the more weight matrices a network has, from four to twelve, the lower the rate: what it computes is
+changed by the relative change of each of its layers, one upon the other, as in the deep relative trust of Bernstein,
+Vahdat, Yue and Liu (2020).
 
     python -m experiments.learned.merge results/learned/sgd results/learned/adamw --out results/learned/learned
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +24,7 @@ from lrcontrol.agents.network import Network
 from lrcontrol.agents.trained import TrainedAgent
 
 BOUNDED = {"fast_vs_best": "above_best", "fast_vs_first": "below_first"}
-BRAKE = "far_below_first"
+BRAKE, DEPTH = "far_below_first", "log_depth"
 
 
 @dataclass(frozen=True)
@@ -42,17 +46,28 @@ class Options:
     adaptive_brake: float = 0.25
     """The same with the others."""
 
+    sgd_depth: float = -1.2
+    """What is added to log2 of the rate's multiplier for ten times as many weight matrices as three, with SGD."""
 
-def braked(agent: TrainedAgent, weight: float) -> TrainedAgent:
-    """Return the agent with features that have a bound, and ``weight`` times ``BRAKE`` added to its first output."""
-    features = (*(BOUNDED.get(name, name) for name in agent.needs["features"]), BRAKE)
-    tensors = dict(agent.network.tensors)
-    first = np.pad(tensors["layers.0.weight"], ((0, 0), (0, 1)))
+    adaptive_depth: float = -1.5
+    """The same with the others."""
+
+
+def corrected(agent: TrainedAgent, terms: Mapping[str, float]) -> TrainedAgent:
+    """Return the agent with features that have a bound, and weights of others added to its first output.
+
+    Args:
+        agent: a line, or a network of one layer of tanh units.
+        terms: by feature, of those that it does not see.
+    """
+    features = (*(BOUNDED.get(name, name) for name in agent.needs["features"]), *terms)
+    tensors, weights = dict(agent.network.tensors), np.array([*terms.values()])
+    first = np.pad(tensors["layers.0.weight"], ((0, 0), (0, len(terms))))
     if agent.network.depth == 1:
-        first[0, -1] = weight
+        first[0, -len(terms) :] = weights
     else:  # by a unit more, which is all but a line
         unit = np.zeros((1, len(features)))
-        unit[0, -1] = weight / SCALE
+        unit[0, -len(terms) :] = weights / SCALE
         first = np.concatenate([first, unit])
         tensors["layers.0.bias"] = np.append(tensors["layers.0.bias"], np.float32(0.0))
         more = np.zeros((sum(agent.network.sizes), 1), np.float32)
@@ -73,8 +88,10 @@ def formulas(agent: TrainedAgent) -> list[str]:
 
 def main(options: Options) -> int:
     """Merge, save, and print what the lines among the two say."""
-    brakes = {"sgd": options.sgd_brake, "adaptive": options.adaptive_brake}
-    halves = {kind: braked(TrainedAgent.load(getattr(options, kind)), by) for kind, by in brakes.items()}
+    halves = {}
+    for kind in ("sgd", "adaptive"):
+        terms = {BRAKE: getattr(options, f"{kind}_brake"), DEPTH: getattr(options, f"{kind}_depth")}
+        halves[kind] = corrected(TrainedAgent.load(getattr(options, kind)), terms)
     merge(**halves).save(options.out)
     for kind, half in halves.items():
         if half.network.depth == 1:

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from experiments.learned.merge import braked
+from experiments.learned.merge import corrected
 from lrcontrol.agents import TrainedAgent, make_agent
 from lrcontrol.agents.gated import add, merge
 from lrcontrol.agents.network import Network
@@ -65,12 +65,13 @@ def test_a_sum_answers_what_both_answer_together_and_is_cut_once(units, outputs)
 
 @pytest.mark.parametrize("units", [0, 5])
 @pytest.mark.parametrize("outputs", [1, 2])
-def test_the_brake_adds_its_term_to_what_an_agent_answers_for_the_rate(units, outputs):
+def test_terms_are_added_to_what_an_agent_answers_for_the_rate(units, outputs):
     alone = agent(("fast_vs_best", "log_level"), units, 1, outputs)
-    both = braked(alone, 0.25)
-    assert both.needs["features"] == ("above_best", "log_level", "far_below_first")
+    both = corrected(alone, {"far_below_first": 0.25, "log_depth": -1.5})
+    assert both.needs["features"] == ("above_best", "log_level", "far_below_first", "log_depth")
     random = np.random.default_rng(0)
-    x = np.column_stack([random.normal(size=(50, 2)), -random.uniform(0.0, 5.5, 50)]).astype(np.float32)
+    added = np.column_stack([-random.uniform(0.0, 5.5, 50), random.uniform(0.0, 0.6, 50)])
+    x = np.column_stack([random.normal(size=(50, 2)), added]).astype(np.float32)
     found, expected = both.network.outputs(x)[0], alone.network.outputs(x[:, :2])[0].copy()
-    expected[:, :1] += 0.25 * x[:, 2:]
+    expected[:, 0] += 0.25 * x[:, 2] - 1.5 * x[:, 3]
     np.testing.assert_allclose(found, expected, atol=1e-3)
