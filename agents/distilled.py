@@ -62,6 +62,7 @@ ADAPTIVE: Mapping[str, Mapping[str, float]] = {
         "log_one_minus_momentum": 0.51,
         "far_below_first": 0.38,
         "log_depth": -1.50,
+        "far_below_spaced": 0.50,
     },
     "momentum": {
         "bias": -1.39,

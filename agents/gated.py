@@ -19,7 +19,7 @@ from lrcontrol.envs.features import LIMIT, Array
 
 SURE = 10.0  # tanh of it is 1 in single precision
 SCALE = 128.0  # a line z is 128 tanh(z / 128), to 6e-4 for z in −3..3
-LAST = "log_depth"  # of the features, so that where it is 0 sums round as they do without it
+LAST = ("log_depth", "far_below_spaced")  # of the features: where they are 0, sums round as they do without them
 
 Layers = tuple[Array, Array, Array, Array]
 
@@ -78,7 +78,7 @@ def merge(sgd: TrainedAgent, adaptive: TrainedAgent) -> TrainedAgent:
     if needs[0] != needs[1]:
         raise InputError(f"agents {sgd.name!r} and {adaptive.name!r} have different settings: {needs[0]}, {needs[1]}")
     seen = dict.fromkeys([*sgd.needs["features"], *adaptive.needs["features"], "adaptive"])
-    names = sorted(seen, key=LAST.__eq__)
+    names = sorted(seen, key=LAST.__contains__)
     gated = names.index("adaptive")
     first, second = _layers(sgd, names), _layers(adaptive, names)
     shut = _gates_for(second)

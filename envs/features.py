@@ -27,7 +27,8 @@ class Moment:
 
     ``level`` is what decisions have made of the rate so far: a multiple of ``begin``, its first value, schedule aside.
     ``adaptive`` says that the optimizer scales each parameter's step by itself, as Adam does and SGD does not.
-    ``matrices`` is the number of parameters of two dimensions or more, which is how many layers there are.
+    ``matrices`` is the number of parameters of two dimensions or more, which is how many layers there are,
+    ``interval`` that of training steps from one decision to the next.
     ``measures`` holds what has to be measured on the parameters and gradients, and only what was asked for.
     """
 
@@ -40,6 +41,7 @@ class Moment:
     steps: int
     adaptive: bool
     matrices: int = 1
+    interval: int = 1
     measures: dict[str, Array] = field(default_factory=dict)
 
 
@@ -136,6 +138,10 @@ FEATURES: dict[str, Feature] = {
         f"fast_vs_first less below_first: by how much it is below {FALLEN}, else 0",
         lambda now, past: np.minimum(past.log("fast") - past.log("first") - FALLEN, 0.0),
     ),
+    "far_below_spaced": Feature(
+        "far_below_first times log10 of the training steps from one decision to the next; 0 with one at each step",
+        lambda now, past: np.log10(now.interval) * np.minimum(past.log("fast") - past.log("first") - FALLEN, 0.0),
+    ),
     "grad_cosine": Feature(
         "cosine of g and the momentum buffer v (the last gradient without momentum)",
         _grad_cosine,
@@ -206,10 +212,10 @@ FEATURES: dict[str, Feature] = {
 
 OF_LOG_LOSS = (  # which take a loss below 0 for one of next to nothing
     *("log_loss", "loss_change", "loss_vs_fast", "fast_vs_slow", "fast_vs_best", "above_best", "fast_vs_first"),
-    *("below_first", "below_early", "far_below_first", "predicted_decrease", "possible_decrease", "grad_sq_over_loss"),
-    "probe_change",
+    *("below_first", "below_early", "far_below_first", "far_below_spaced", "predicted_decrease", "possible_decrease"),
+    *("grad_sq_over_loss", "probe_change"),
 )
-BOUNDED = ("above_best", "below_first", "below_early", "far_below_first")
+BOUNDED = ("above_best", "below_first", "below_early", "far_below_first", "far_below_spaced")
 # than the first trained agents
 LATER = (*BOUNDED, "log_level", "possible_decrease", "relative_peak", "adaptive", "log_depth")
 DEFAULT_FEATURES = tuple(name for name in FEATURES if not name.startswith("probe_") and name not in LATER)

@@ -211,6 +211,7 @@ class World:
             steps=steps,
             adaptive=self.settings.optimizer != "sgd",
             matrices=self.engine.layout.matrices,
+            interval=self.settings.interval,
             measures=self._measure(),
         )
         return observe(self.settings.features, now, self.history)

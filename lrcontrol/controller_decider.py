@@ -240,8 +240,8 @@ class Decider:
             self._start(settings.start, natural_rate(losses, measures), memory.starts & rows)
         level = memory.level / self.lr0 if settings.form == "recursive" else memory.factors[:, 0]
         step, steps = self.budget.moment(self.step_count)
-        kind = self.measurer.adaptive, self.rates.matrices
-        now = Moment(losses, memory.lr, self.momentum, self.lr0, level, step, steps, *kind, measures)
+        static = self.measurer.adaptive, self.rates.matrices, settings.interval
+        now = Moment(losses, memory.lr, self.momentum, self.lr0, level, step, steps, *static, measures)
         return observe(settings.features, now, memory.history)
 
     def _start(self, limits: tuple[float, float], unit: Array, rows: NDArray[np.bool_]) -> None:

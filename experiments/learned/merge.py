@@ -1,11 +1,14 @@
 """Makes the agent that is shipped of two: one for SGD, and one for optimizers that scale each parameter's step.
 
-Two things are put in by hand. How far the loss is above its best and below its first was in most searches without a
-bound: what is shipped reads the features that have one, and lowers the rate by a term of its own where the loss is far
-below the first, so that runs longer than those of the training do not run away; runs that are not have the same rates
-as without. And the more weight matrices a network has, from four to twelve, the lower the rate: what it computes is
-changed by the relative change of each of its layers, one upon the other, as in the deep relative trust of Bernstein,
-Vahdat, Yue and Liu (2020).
+Three things are put in by hand.
+
+- How far the loss is above its best and below its first was in most searches without a bound. What is shipped reads the
+  features that have one, and lowers the rate by a term of its own, a brake, where the loss is far below the first, so
+  that runs longer than those of the training do not run away; runs that are not have the same rates as without.
+- Where steps lie between decisions the brake is stronger; with SGD it need not be.
+- The more weight matrices a network has, from four to twelve, the lower the rate: what it computes is changed by the
+  relative change of each of its layers, one upon the other, as in the deep relative trust of Bernstein, Vahdat, Yue and
+  Liu (2020).
 
     python -m experiments.learned.merge results/learned/sgd results/learned/adamw --out results/learned/learned
 """
@@ -24,7 +27,7 @@ from lrcontrol.agents.network import Network
 from lrcontrol.agents.trained import TrainedAgent
 
 BOUNDED = {"fast_vs_best": "above_best", "fast_vs_first": "below_first"}
-BRAKE, DEPTH = "far_below_first", "log_depth"
+TERMS = {"far_below_first": "brake", "log_depth": "depth", "far_below_spaced": "spaced"}  # and their options
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,12 @@ class Options:
     """What is added to log2 of the rate's multiplier for ten times as many weight matrices as three, with SGD."""
 
     adaptive_depth: float = -1.5
+    """The same with the others."""
+
+    sgd_spaced: float = 0.0
+    """By how much the brake is stronger where ten training steps lie between decisions, with SGD."""
+
+    adaptive_spaced: float = 0.5
     """The same with the others."""
 
 
@@ -90,7 +99,7 @@ def main(options: Options) -> int:
     """Merge, save, and print what the lines among the two say."""
     halves = {}
     for kind in ("sgd", "adaptive"):
-        terms = {BRAKE: getattr(options, f"{kind}_brake"), DEPTH: getattr(options, f"{kind}_depth")}
+        terms = {name: getattr(options, f"{kind}_{option}") for name, option in TERMS.items()}
         halves[kind] = corrected(TrainedAgent.load(getattr(options, kind)), terms)
     merge(**halves).save(options.out)
     for kind, half in halves.items():

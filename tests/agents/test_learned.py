@@ -1,6 +1,7 @@
 """The controller that comes with the package: what it promises, near what it was trained on and further away."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from conftest import needs_mnist
 
 import lrcontrol
+from experiments.learned import stretch
 from lrcontrol.agents import make_agent
 from lrcontrol.agents.learned import FOLDERS
 from lrcontrol.envs.seeding import run_seeds
@@ -36,6 +38,26 @@ def test_in_runs_six_times_as_long_as_in_training_no_run_is_behind_the_best_cons
     learned = lrcontrol.evaluate("digits-mlp", [agent], lr0=[1e-3], **arguments).by_start(agent)
     constant = lrcontrol.evaluate("digits-mlp", ["constant"], lr0=rates, **arguments).by_start("constant")
     assert learned.max() < 0.5 * constant.mean(axis=1).min()
+
+
+@pytest.mark.parametrize("interval", [2, 5])
+def test_decisions_that_are_few_throw_no_run_off_that_learns_by_heart(interval):
+    """At each of these intervals a run in four ended at 0.01 to 0.8 while the term for them was not there."""
+    often = make_agent("learned")
+    seldom = replace(often, name="seldom", needs={**often.needs, "interval": interval})
+    arguments = {"optimizer": "adamw", "momentum": 0.9, "runs": 4, "steps": 1000, "traces": False}
+    losses = lrcontrol.evaluate("digits-mlp", [seldom], lr0=[1e-3], **arguments).by_start("seldom")
+    assert losses.max() < 5e-3
+
+
+@pytest.mark.parametrize(("optimizer", "rates"), [("sgd", [0.3, 1.0, 3.0]), ("adamw", [1e-3, 3e-3, 1e-2])])
+def test_on_ten_layers_it_ends_below_the_best_constant(optimizer, rates):
+    """The rates are the best of experiments/learned/stretch.csv and its neighbours."""
+    task = stretch.task(hidden=(32,) * 10)
+    arguments = {"optimizer": optimizer, "momentum": 0.9, "runs": 3, "traces": False}
+    learned = lrcontrol.evaluate(task, ["learned"], lr0=[1e-3], **arguments).by_start("learned")
+    constant = lrcontrol.evaluate(task, ["constant"], lr0=rates, **arguments).by_start("constant")
+    assert learned.mean() < constant.mean(axis=1).min()
 
 
 @needs_mnist

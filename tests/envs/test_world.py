@@ -1,5 +1,8 @@
 """What an agent sees, does and is paid, computed by hand beside the world."""
 
+import functools
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -46,6 +49,7 @@ def test_features_are_what_they_say_computed_from_a_plain_run():
             "below_first": np.log(fast / first),
             "below_early": 0.0,
             "far_below_first": 0.0,
+            "far_below_spaced": 0.0,
             "grad_cosine": 0.0 if velocity is None else float(g @ velocity / g.norm() / velocity.norm()),
             "predicted_decrease": np.log10(max(0.2 * float(g @ u) / loss, 1e-30)),
             "possible_decrease": np.log10(0.2 * float(g.norm() * u.norm()) / loss),
@@ -53,6 +57,7 @@ def test_features_are_what_they_say_computed_from_a_plain_run():
             "relative_peak": np.log10(0.2 * float(u.norm() / theta.norm())),
             "log_level": 0.0,
             "adaptive": 0.0,
+            "log_depth": 0.0,
             "grad_sq_over_loss": np.log10(float(g @ g) / loss),
             "budget_left": 1.0 - t / 20,
             "log_steps_left": np.log10(21.0 - t),
@@ -83,6 +88,25 @@ def test_averages_with_a_bound_stop_where_the_others_go_on():
     second = observe(names, moment, history)
     np.testing.assert_allclose(second[:, 0], np.log(risen / fallen), rtol=1e-6)
     np.testing.assert_allclose(second[:, 1], [1.0, np.log(risen[1] / fallen[1]), 1.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("interval", "expected"), [(1, 0.0), (2, -0.3010), (10, -1.0), (100, -2.0)])
+def test_how_far_the_loss_has_fallen_counts_more_the_fewer_decisions_there_are(interval, expected):
+    history, one = LossHistory(np.array([np.exp(5.5)])), np.ones(1)
+    history.fast = one
+    moment = Moment(one, one, one, one, one, 40, 100, adaptive=True, interval=interval)
+    found = observe(("far_below_first", "far_below_spaced"), moment, history)
+    np.testing.assert_allclose(found, [[-1.0, expected]], rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("hidden", "expected"),
+    [(1, 0.0), (2, 0.0), (3, np.log10(4 / 3)), (8, np.log10(3.0)), (11, np.log10(4.0)), (20, np.log10(4.0))],
+)
+def test_depth_is_the_number_of_weight_matrices_from_three_to_twelve(hidden, expected):
+    task = replace(make_task("digits-mlp"), model=functools.partial(mlp, 64, *(4,) * hidden, 10))
+    world = World(Settings(task=task, features=("log_depth",), steps=2), 2, device="cpu")
+    np.testing.assert_allclose(world.reset([run_seeds(0), run_seeds(1)], 0.1), [[expected]] * 2, rtol=1e-6)
 
 
 def test_what_is_below_early_counts_from_the_thirtieth_step():

@@ -1,6 +1,7 @@
 """What an agent sees and does in one's own loop is what it saw and did in the environment, number by number."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import lrcontrol
 from lrcontrol.agents import TrainedAgent, make_agent
 from lrcontrol.agents.network import Network
 from lrcontrol.controller import LRController
-from lrcontrol.envs import DEFAULT_FEATURES, Schedule, Settings, World, make_task
+from lrcontrol.envs import DEFAULT_FEATURES, Schedule, Settings, World, make_task, mlp
 from lrcontrol.envs.seeding import run_seeds
 from lrcontrol.rollouts import settings_for
 
@@ -144,6 +145,19 @@ def test_in_double_precision_free_runs_are_alike_at_any_rate_and_slopes_too(case
     for name in ("loss", "lr", "momentum"):
         np.testing.assert_allclose(record[name], trace[name][:, 0], rtol=1e-6, atol=1e-12, err_msg=name)
     np.testing.assert_allclose(observations, seen, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_deep_network_and_the_steps_between_decisions_are_seen_alike(optimizer, double_digits):
+    deep = replace(double_digits, model=partial(mlp, 64, *(8,) * 6, 10))
+    learned = make_agent("learned")
+    agent = replace(learned, needs={**learned.needs, "interval": 4})
+    seen, done, _ = roll_out(agent, optimizer, 0.1, task=deep)
+    observations, actions, _ = plain_loop(agent, optimizer, 0.1, task=deep)
+    assert seen[:, agent.needs["features"].index("log_depth")] == pytest.approx(np.log10(7.0 / 3.0))
+    early = slice(20)  # decisions, 80 steps: the policy answers in single precision, whose rounding grows here
+    np.testing.assert_allclose(actions[early], done[early], rtol=0.0, atol=1e-6)
+    np.testing.assert_allclose(observations[early], seen[early], rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
