@@ -21,7 +21,9 @@ from lrcontrol.envs.settings import Settings
 
 FORMAT = 1
 NEEDS = ("hyperparameters", "multipliers", "max_factor", "form", "base_schedule", "start", "interval", "features")
-UNLESS_DEFAULT = ("knows_budget", "lr_limits", "momentum_limits", "probe_factor", "probe_direction")
+UNLESS_DEFAULT = (
+    *("knows_budget", "lr_limits", "momentum_limits", "max_relative_step", "probe_factor", "probe_direction"),
+)
 DESCRIPTION, WEIGHTS = "agent.json", "policy.safetensors"
 
 

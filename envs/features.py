@@ -222,6 +222,14 @@ DEFAULT_FEATURES = tuple(name for name in FEATURES if not name.startswith("probe
 
 
 UNIT_MEASURES = frozenset({"param_sq", "update_sq", "grad_dot_update"})
+STEP_MEASURES = frozenset({"param_sq", "update_sq"})
+
+
+def highest_rate(relative_step: float, measures: dict[str, Array]) -> Array:
+    """Return the rate (R,) at which lr ‖u‖ is ``relative_step`` times ‖θ‖; inf where one of them is 0 or not finite."""
+    with np.errstate(all="ignore"):
+        rate = relative_step * np.sqrt(measures["param_sq"] / measures["update_sq"])
+    return np.where(np.isfinite(rate) & (rate > 0.0), rate, np.inf)
 
 
 def natural_rate(loss: Array, measures: dict[str, Array]) -> Array:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lrcontrol.envs.distributions import TaskSource
 from lrcontrol.envs.errors import InputError, unknown
-from lrcontrol.envs.features import DEFAULT_FEATURES, Array, measures_of
+from lrcontrol.envs.features import DEFAULT_FEATURES, STEP_MEASURES, UNIT_MEASURES, Array, measures_of
 from lrcontrol.envs.optimizers import OPTIMIZERS
 from lrcontrol.envs.rewards import REWARDS
 from lrcontrol.envs.schedules import Schedule
@@ -26,11 +26,12 @@ FORMS = ("recursive", "anchored", "absolute")
 KINDS: tuple[tuple[type, str, tuple[str, ...]], ...] = (
     (str, "a name", ("optimizer", "form", "reward")),
     (Real, "a number", ("max_factor", "probe_factor", "reward_scale", "validation_share", "weight_decay", "momentum")),
+    (Real, "a number", ("max_relative_step",)),
     (Integral, "a whole number", ("interval", "steps")),
     (bool, "true or false", ("knows_budget",)),
     (Schedule, "a schedule", ("base_schedule",)),
 )
-MAY_BE_NONE = ("momentum", "steps")
+MAY_BE_NONE = ("momentum", "steps", "max_relative_step")
 PAIRS = ("lr0_range", "start", "lr_limits", "momentum_limits")
 
 
@@ -65,6 +66,8 @@ class Settings:
             drawn log-uniformly, whatever lr0 is; None starts from lr0.
         momentum: initial β; None is 0.9 for AdamW and 0 for SGD, whether an agent moves it or not.
         lr_limits, momentum_limits: lowest and highest values; whatever an action asks for is clipped to them.
+        max_relative_step: the longest step lr ‖u‖ next to the parameters' length ‖θ‖, at the training steps that follow
+            a decision: the rate of that step is lowered to it, and what the actions multiply stays; None is no limit.
         weight_decay: AdamW's.
         smoothing: of the gradient's size: ``"task"`` for the task's own, None for none, or a Smoothing.
 
@@ -93,6 +96,7 @@ class Settings:
     momentum: float | None = None
     lr_limits: tuple[float, float] = (1e-12, 1e6)
     momentum_limits: tuple[float, float] = (0.0, 0.999)
+    max_relative_step: float | None = None
     weight_decay: float = 0.0
     smoothing: Smoothing | Literal["task"] | None = "task"
 
@@ -112,6 +116,8 @@ class Settings:
             raise InputError(f"validation_share {self.validation_share} is not in (0, 1)")
         if not self.weight_decay >= 0.0:
             raise InputError(f"weight_decay {self.weight_decay} is negative")
+        if self.max_relative_step is not None and not 0.0 < self.max_relative_step < math.inf:
+            raise InputError(f"max_relative_step {self.max_relative_step} is not positive")
         low, high = self.lr_limits
         if not 0.0 < low < high < math.inf:
             raise InputError(f"lr_limits {self.lr_limits} are not 0 < low < high")
@@ -193,6 +199,13 @@ class Settings:
         if ((index < 0) | (index >= len(self.multipliers)) | (index != action)).any():
             raise InputError(f"an action is not a whole number in 0..{len(self.multipliers) - 1}")
         return np.asarray(self.multipliers)[index]
+
+    @property
+    def measures(self) -> frozenset[str]:
+        """What has to be measured for the features, the start and the longest step."""
+        start = UNIT_MEASURES if self.start is not None else frozenset()
+        step = STEP_MEASURES if self.max_relative_step is not None else frozenset()
+        return measures_of(self.features) | start | step
 
     @property
     def initial_momentum(self) -> float:

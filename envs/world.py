@@ -11,7 +11,7 @@ from lrcontrol.envs.budget import Budget
 from lrcontrol.envs.distributions import Fixed, find_tasks
 from lrcontrol.envs.engine import Engine, pick_device
 from lrcontrol.envs.errors import InputError
-from lrcontrol.envs.features import UNIT_MEASURES, Array, LossHistory, Moment, measures_of, natural_rate, observe
+from lrcontrol.envs.features import Array, LossHistory, Moment, highest_rate, natural_rate, observe
 from lrcontrol.envs.optimizers import Momentum
 from lrcontrol.envs.rewards import REWARDS, VALIDATION, Stretch, worst_loss
 from lrcontrol.envs.seeding import RunSeeds, log_uniform
@@ -59,7 +59,7 @@ class World:
         self._budget = Budget(self.steps if settings.knows_budget else None)
         self.lr0_range = settings.lr0_range or self.task.lr0_range.get(settings.optimizer, (1e-6, 1.0))
         self._controls_momentum = "momentum" in settings.hyperparameters
-        self._measures = measures_of(settings.features) | (UNIT_MEASURES if settings.start else frozenset())
+        self._measures = settings.measures
         self._probes = any(name.startswith("probe_") for name in self._measures)
         self._probes_momentum = "probe_loss_momentum" in self._measures
         self._along_gradient = (settings.probe_direction or self.task.probe_direction) == "gradient"
@@ -139,7 +139,11 @@ class World:
         self._apply(factors)
         before, fast_before = self._capped(self.last_loss), self._capped(self.history.fast)
         left = min(self.settings.interval, self.steps - self.step_count)
-        losses = [self._train(factors[:, 0], measure=number == 1) for number in range(left, 0, -1)]
+        highest = self._highest()
+        losses = [
+            self._train(factors[:, 0], highest if number == left else None, measure=number == 1)
+            for number in range(left, 0, -1)
+        ]
         over = self.step_count >= self.steps
         fast_after = self._capped(self.history.fast)
         stretch = Stretch(np.stack(losses), before, fast_before, fast_after, self._validate() if over else None)
@@ -159,9 +163,15 @@ class World:
         """Return the new values (R,), clipped to their limits, and the old ones where replicas are frozen."""
         return np.where(self.engine.alive, np.minimum(np.maximum(new, limits[0]), limits[1]), old)
 
-    def _follow(self, factor: Array) -> None:
-        """Put the rate of this training step in force; ``factor`` (R,) is the last decision's."""
+    def _highest(self) -> Array | None:
+        """Return the highest rates (R,) of the training step to come, None where there is no limit."""
+        longest = self.settings.max_relative_step
+        return None if longest is None else highest_rate(longest, self.engine.measures)
+
+    def _follow(self, factor: Array, highest: Array | None = None) -> None:
+        """Put the rate of this training step in force, at most ``highest``; ``factor`` (R,) is the last decision's."""
         rate = self.level * self._scheduled() if self.settings.form == "recursive" else self._anchored_rate() * factor
+        rate = rate if highest is None else np.minimum(rate, highest)
         self.lr, self._factor = self._kept(rate, self.lr, self.settings.lr_limits), factor
 
     def _scheduled(self) -> float:
@@ -172,9 +182,9 @@ class World:
         start = self.lr0 if self.settings.form == "anchored" else np.ones(self.rows)
         return start * self._scheduled()
 
-    def _train(self, factor: Array, measure: bool = True) -> Array:
+    def _train(self, factor: Array, highest: Array | None = None, measure: bool = True) -> Array:
         """Take one training step and return the capped losses (R,) after it, measuring for an observation or not."""
-        self._follow(factor)
+        self._follow(factor, highest)
         if self.record:
             row = self.step_count
             self.trace["loss"][row] = self.engine.losses

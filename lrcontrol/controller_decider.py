@@ -20,11 +20,10 @@ from lrcontrol.envs.budget import Budget
 from lrcontrol.envs.errors import InputError
 from lrcontrol.envs.features import (
     OF_LOG_LOSS,
-    UNIT_MEASURES,
     Array,
     LossHistory,
     Moment,
-    measures_of,
+    highest_rate,
     natural_rate,
     observe,
 )
@@ -65,7 +64,7 @@ class Decider:
     ) -> None:
         self.agent, self.settings, self.budget, self.rates = agent, settings, budget, rates
         self.moves_momentum = moves_momentum
-        self.wanted = measures_of(settings.features) | (UNIT_MEASURES if settings.start else frozenset())
+        self.wanted = settings.measures
         self.counts_on_budget = settings.base_schedule.needs_total or bool(budget_features(settings))
         self.probes = any(name.startswith("probe_") for name in self.wanted)
         self.sees_gradient = self.probes or bool(self.wanted & MEASURES)
@@ -180,14 +179,15 @@ class Decider:
                 f"ends here, and goes on as at its end; give the total_steps that there are",
                 stacklevel=3,
             )
-        if self.step_count >= self.next_decision and self._decide(loss, closure):
+        highest = self._decide(loss, closure) if self.step_count >= self.next_decision else None
+        if highest is not None:
             self.next_decision = self.step_count + self.settings.interval
-        self.set_rate()
+        self.set_rate(highest)
 
-    def _decide(self, loss: float, closure: Closure | None) -> bool:
+    def _decide(self, loss: float, closure: Closure | None) -> Array | None:
         """Ask the agent about all rows, and do what it says on those with a gradient, or on the one if it needs none.
 
-        Return whether it was asked.
+        Return the highest rates (R,) of this step, None if the agent was not asked.
         """
         memory, settings, row = self.memory, self.settings, self.rates.row
         looks = self.rates.count > 1 or self.sees_gradient
@@ -204,7 +204,7 @@ class Decider:
             )
         rows &= ~(zero | self._spoiled(measures))
         if not rows.any():
-            return False
+            return None
         observation = self._observe(loss, measures, rows, closure)
         action, state = self.agent.predict(observation, memory.agent, memory.starts, deterministic=True)
         memory.agent = chosen(rows, state, memory.agent)
@@ -213,7 +213,8 @@ class Decider:
         self.last_action = action[row]
         self.observation = dict(zip(settings.features, observation[row].tolist(), strict=True))
         self._apply(settings.factors(action, self.rates.count), rows)
-        return True
+        longest = settings.max_relative_step
+        return np.full(self.rates.count, np.inf) if longest is None else highest_rate(longest, measures)
 
     def _zero(self, measures: dict[str, Array]) -> NDArray[np.bool_]:
         """Return which rows (R,) have a gradient of 0, as far as anything was measured of it: it says nothing."""
@@ -286,13 +287,15 @@ class Decider:
         low, high = self.settings.lr_limits
         return np.minimum(np.maximum(lr, low), high)
 
-    def set_rate(self) -> None:
-        """Work out the rates of this step from the last decisions and the schedule."""
+    def set_rate(self, highest: Array | None = None) -> None:
+        """Work out the rates of this step from the last decisions and the schedule, ``highest`` (R,) at most."""
         memory = self.memory
         if self.settings.form == "recursive":
-            memory.lr = self.clip(memory.level * self.budget.multiplier(self.settings.base_schedule, self.step_count))
+            due = memory.level * self.budget.multiplier(self.settings.base_schedule, self.step_count)
+            memory.lr = self.clip(due if highest is None else np.minimum(due, highest))
         else:
-            decided = self.clip(self._anchor() * memory.factors[:, 0])
+            due = self._anchor() * memory.factors[:, 0]
+            decided = self.clip(due if highest is None else np.minimum(due, highest))
             memory.lr = np.where(memory.starts, memory.lr, decided) if self.settings.form == "absolute" else decided
 
     def write(self) -> None:

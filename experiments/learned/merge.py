@@ -1,6 +1,6 @@
 """Makes the agent that is shipped of two: one for SGD, and one for optimizers that scale each parameter's step.
 
-Three things are put in by hand.
+Four things are put in by hand.
 
 - How far the loss is above its best and below its first was in most searches without a bound. What is shipped reads the
   features that have one, and lowers the rate by a term of its own, a brake, where the loss is far below the first, so
@@ -9,6 +9,8 @@ Three things are put in by hand.
 - The more weight matrices a network has, from four to twelve, the lower the rate: what it computes is changed by the
   relative change of each of its layers, one upon the other, as in the deep relative trust of Bernstein, Vahdat, Yue and
   Liu (2020).
+- A step is never longer than three tenths of the parameters: a loss that explodes within a step or two, as with targets
+  in thousands, is faster than decisions, which move the rate by 2 at most.
 
     python -m experiments.learned.merge results/learned/sgd results/learned/adamw --out results/learned/learned
 """
@@ -55,6 +57,9 @@ class Options:
     adaptive_depth: float = -1.5
     """The same with the others."""
 
+    max_relative_step: float = 0.3
+    """The longest step, next to the parameters."""
+
     sgd_spaced: float = 0.0
     """By how much the brake is stronger where ten training steps lie between decisions, with SGD."""
 
@@ -100,7 +105,8 @@ def main(options: Options) -> int:
     halves = {}
     for kind in ("sgd", "adaptive"):
         terms = {name: getattr(options, f"{kind}_{option}") for name, option in TERMS.items()}
-        halves[kind] = corrected(TrainedAgent.load(getattr(options, kind)), terms)
+        half = corrected(TrainedAgent.load(getattr(options, kind)), terms)
+        halves[kind] = replace(half, needs={**half.needs, "max_relative_step": options.max_relative_step})
     merge(**halves).save(options.out)
     for kind, half in halves.items():
         if half.network.depth == 1:

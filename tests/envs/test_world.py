@@ -9,7 +9,7 @@ import torch
 from reference import flat, train
 
 from lrcontrol.envs import FEATURES, InputError, Schedule, Settings, Task, World, make_task, mlp
-from lrcontrol.envs.features import LossHistory, Moment, natural_rate, observe
+from lrcontrol.envs.features import LossHistory, Moment, highest_rate, natural_rate, observe
 from lrcontrol.envs.seeding import run_seeds
 
 
@@ -107,6 +107,37 @@ def test_depth_is_the_number_of_weight_matrices_from_three_to_twelve(hidden, exp
     task = replace(make_task("digits-mlp"), model=functools.partial(mlp, 64, *(4,) * hidden, 10))
     world = World(Settings(task=task, features=("log_depth",), steps=2), 2, device="cpu")
     np.testing.assert_allclose(world.reset([run_seeds(0), run_seeds(1)], 0.1), [[expected]] * 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_step_is_no_longer_than_a_share_of_the_parameters_and_what_actions_multiply_stays(optimizer):
+    """A rate of 5, doubled, would be a step of many lengths; the step after a decision is one of a hundredth."""
+    names = ("relative_step", "log_lr", "log_level")
+    limits = {"max_relative_step": 0.01, "interval": 2, "max_factor": 2.0, "weight_decay": 0.0}
+    settings = Settings(features=names, optimizer=optimizer, momentum=0.9, steps=6, **limits)
+    world = World(settings, 2, record=True, device="cpu")
+    observation = world.reset([run_seeds(0), run_seeds(1)], [5.0, 1e-3])
+    before = world.engine.params.clone()
+    unit = 10.0 ** (observation[:, 0] - observation[:, 1])  # ‖u‖ / ‖θ‖ of the step to come
+    world._train(np.ones(2), world._highest())
+    moved = (world.engine.params - before).norm(dim=1) / before.norm(dim=1)
+    np.testing.assert_allclose(moved, [0.01, 1e-3 * unit[1]], rtol=2e-3)
+    np.testing.assert_allclose(world.trace["lr"][0], [0.01 / unit[0], 1e-3], rtol=1e-4)
+    world.reset([run_seeds(0), run_seeds(1)], [5.0, 1e-3])
+    observation, _, _ = world.step(np.ones((2, 1)))
+    np.testing.assert_allclose(world.trace["lr"][:2], [[0.01 / unit[0], 2e-3], [10.0, 2e-3]], rtol=1e-4)
+    np.testing.assert_allclose(observation[:, 2], np.log10(2.0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, np.inf, np.nan, "far"])
+def test_a_longest_step_that_is_none_is_refused(value):
+    with pytest.raises(InputError, match="max_relative_step"):
+        Settings(max_relative_step=value)
+
+
+def test_where_parameters_or_update_are_zero_a_step_has_no_limit():
+    measures = {"param_sq": np.array([0.0, 4.0, 4.0, 4.0]), "update_sq": np.array([1.0, 0.0, 1.0, np.nan])}
+    np.testing.assert_array_equal(highest_rate(0.3, measures), [np.inf, np.inf, 0.6, np.inf])
 
 
 def test_what_is_below_early_counts_from_the_thirtieth_step():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import lrcontrol
-from experiments.learned import ablations, evolve, recipe
+from experiments.learned import ablations, evolve, merge, recipe, terms
 from experiments.learned.ars import RandomSearch
 from experiments.learned.candidates import Candidates, Shape
 from lrcontrol.agents import make_agent
@@ -179,7 +179,7 @@ def test_the_recipe_ends_in_an_agent_that_is_both_of_its_searches_and_each_begin
     both = make_agent(tmp_path / "learned")
     names = both.needs["features"]
     x = np.random.default_rng(0).uniform(-0.5, 0.5, (200, len(names))).astype(np.float32)
-    x[:, names.index("far_below_first")] = 0.0
+    x[:, [names.index(term) for term in merge.TERMS]] = 0.0
     bounded = {"fast_vs_best": "above_best", "fast_vs_first": "below_first"}
     for number, name in enumerate(("sgd", "adamw")):
         alone = make_agent(tmp_path / name)
@@ -188,6 +188,20 @@ def test_the_recipe_ends_in_an_agent_that_is_both_of_its_searches_and_each_begin
         expected = alone.predict(x[:, columns])[0]
         assert expected.shape == (200, 2)
         np.testing.assert_allclose(both.predict(x)[0], expected, atol=2e-3)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_term_that_was_put_in_by_hand_can_be_weighed_otherwise(optimizer):
+    agent, shipped = make_agent("learned"), {"sgd": -1.2, "adamw": -1.5}[optimizer]
+    names = agent.needs["features"]
+    x = np.random.default_rng(0).uniform(-0.2, 0.2, (200, len(names))).astype(np.float32)
+    x[:, names.index("adaptive")] = optimizer != "sgd"
+    answers = {weight: terms.reweighed("log_depth", weight, optimizer).network.outputs(x)[0] for weight in (-2.0, 0.0)}
+    expected = agent.network.outputs(x)[0].copy()
+    for weight, found in answers.items():
+        moved = expected.copy()
+        moved[:, 0] += (weight - shipped) * x[:, names.index("log_depth")]
+        np.testing.assert_allclose(found, moved, atol=2e-3, err_msg=str(weight))
 
 
 def test_every_ablation_is_a_search_that_can_begin():
