@@ -116,16 +116,16 @@ def test_a_step_is_no_longer_than_a_share_of_the_parameters_and_what_actions_mul
     limits = {"max_relative_step": 0.01, "interval": 2, "max_factor": 2.0, "weight_decay": 0.0}
     settings = Settings(features=names, optimizer=optimizer, momentum=0.9, steps=6, **limits)
     world = World(settings, 2, record=True, device="cpu")
-    observation = world.reset([run_seeds(0), run_seeds(1)], [5.0, 1e-3])
+    observation = world.reset([run_seeds(0), run_seeds(1)], [5.0, 1e-4])
     before = world.engine.params.clone()
     unit = 10.0 ** (observation[:, 0] - observation[:, 1])  # ‖u‖ / ‖θ‖ of the step to come
     world._train(np.ones(2), world._highest())
     moved = (world.engine.params - before).norm(dim=1) / before.norm(dim=1)
-    np.testing.assert_allclose(moved, [0.01, 1e-3 * unit[1]], rtol=2e-3)
-    np.testing.assert_allclose(world.trace["lr"][0], [0.01 / unit[0], 1e-3], rtol=1e-4)
-    world.reset([run_seeds(0), run_seeds(1)], [5.0, 1e-3])
+    np.testing.assert_allclose(moved, [0.01, 1e-4 * unit[1]], rtol=2e-3)
+    np.testing.assert_allclose(world.trace["lr"][0], [0.01 / unit[0], 1e-4], rtol=1e-4)
+    world.reset([run_seeds(0), run_seeds(1)], [5.0, 1e-4])
     observation, _, _ = world.step(np.ones((2, 1)))
-    np.testing.assert_allclose(world.trace["lr"][:2], [[0.01 / unit[0], 2e-3], [10.0, 2e-3]], rtol=1e-4)
+    np.testing.assert_allclose(world.trace["lr"][:2], [[0.01 / unit[0], 2e-4], [10.0, 2e-4]], rtol=1e-4)
     np.testing.assert_allclose(observation[:, 2], np.log10(2.0), rtol=1e-5)
 
 
