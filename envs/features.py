@@ -190,7 +190,7 @@ FEATURES: dict[str, Feature] = {
     ),
     "log_depth": Feature(
         f"log10 of a third of the number of weight matrices, which counts as {SHALLOW} at least and {DEEP} at most",
-        lambda now, past: np.full_like(now.loss, np.log10(min(max(now.matrices, SHALLOW), DEEP) / 3.0)),
+        lambda now, past: np.full_like(now.loss, np.log10(min(max(now.matrices, SHALLOW), DEEP) / SHALLOW)),
     ),
     "log_one_minus_momentum": Feature("log10(1 − β)", lambda now, past: _log10(1.0 - now.momentum)),
     "probe_slope": Feature(
@@ -216,7 +216,7 @@ OF_LOG_LOSS = (  # which take a loss below 0 for one of next to nothing
     *("grad_sq_over_loss", "probe_change"),
 )
 BOUNDED = ("above_best", "below_first", "below_early", "far_below_first", "far_below_spaced")
-# than the first trained agents
+# Not among the default ones: they came after the first trained agents.
 LATER = (*BOUNDED, "log_level", "possible_decrease", "relative_peak", "adaptive", "log_depth")
 DEFAULT_FEATURES = tuple(name for name in FEATURES if not name.startswith("probe_") and name not in LATER)
 

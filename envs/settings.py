@@ -25,8 +25,8 @@ FORMS = ("recursive", "anchored", "absolute")
 
 KINDS: tuple[tuple[type, str, tuple[str, ...]], ...] = (
     (str, "a name", ("optimizer", "form", "reward")),
-    (Real, "a number", ("max_factor", "probe_factor", "reward_scale", "validation_share", "weight_decay", "momentum")),
-    (Real, "a number", ("max_relative_step",)),
+    (Real, "a number", ("max_factor", "probe_factor", "reward_scale", "validation_share")),
+    (Real, "a number", ("max_relative_step", "weight_decay", "momentum")),
     (Integral, "a whole number", ("interval", "steps")),
     (bool, "true or false", ("knows_budget",)),
     (Schedule, "a schedule", ("base_schedule",)),
