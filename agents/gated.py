@@ -19,7 +19,9 @@ from lrcontrol.envs.features import LIMIT, Array
 
 SURE = 10.0  # tanh of it is 1 in single precision
 SCALE = 128.0  # a line z is 128 tanh(z / 128), to 6e-4 for z in −3..3
-LAST = ("log_depth", "far_below_spaced")  # of the features: where they are 0, sums round as they do without them
+# Features that stand last. Where they are 0 sums round as they did before there were these two: the tables of
+# experiments/learned for networks of up to three weight matrices are of agents that did not have them.
+LAST = ("log_depth", "far_below_spaced")
 
 Layers = tuple[Array, Array, Array, Array]
 

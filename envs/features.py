@@ -27,7 +27,7 @@ class Moment:
 
     ``level`` is what decisions have made of the rate so far: a multiple of ``begin``, its first value, schedule aside.
     ``adaptive`` says that the optimizer scales each parameter's step by itself, as Adam does and SGD does not.
-    ``matrices`` is the number of parameters of two dimensions or more, which is how many layers there are,
+    ``matrices`` is the number of weight matrices, of parameters of two dimensions or more,
     ``interval`` that of training steps from one decision to the next.
     ``measures`` holds what has to be measured on the parameters and gradients, and only what was asked for.
     """

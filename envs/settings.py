@@ -66,8 +66,9 @@ class Settings:
             drawn log-uniformly, whatever lr0 is; None starts from lr0.
         momentum: initial β; None is 0.9 for AdamW and 0 for SGD, whether an agent moves it or not.
         lr_limits, momentum_limits: lowest and highest values; whatever an action asks for is clipped to them.
-        max_relative_step: the longest step lr ‖u‖ next to the parameters' length ‖θ‖, at the training steps that follow
-            a decision: the rate of that step is lowered to it, and what the actions multiply stays; None is no limit.
+        max_relative_step: the longest step lr ‖u‖ next to the parameters' length ‖θ‖, at the one training step right
+            after each decision, u being what was observed, under the momentum before it: the rate of that step is
+            lowered, and what the actions multiply stays; None is no limit.
         weight_decay: AdamW's.
         smoothing: of the gradient's size: ``"task"`` for the task's own, None for none, or a Smoothing.
 

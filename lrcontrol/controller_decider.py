@@ -118,9 +118,10 @@ class Decider:
     def _unscheduled(self) -> float:
         """Return the reference's rate without the schedule on top of it, which a later group's is a share of."""
         memory, form, row = self.memory, self.settings.form, self.rates.row
+        cut = float(self.cut()[row])
         if form == "recursive" or (form == "absolute" and memory.starts[row]):
-            return float(memory.level[row])
-        return float(self.scale * (self.lr0[row] if form == "anchored" else 1.0) * memory.factors[row, 0])
+            return cut * float(memory.level[row])
+        return cut * float(self.scale * (self.lr0[row] if form == "anchored" else 1.0) * memory.factors[row, 0])
 
     def take_in_changes(self, warned: bool) -> bool:
         """Go on from what something else has written into the groups since; return whether it did, saying so once.
@@ -130,6 +131,7 @@ class Decider:
         memory, rates = self.memory, self.rates
         all_due = rates.of_groups(memory.lr)
         written = rates.written(all_due)
+        cut = self.cut() if written else np.ones_like(memory.lr)
         for number, found in sorted(written.items(), key=lambda entry: entry[0] not in rates.leaders):
             due, row, leads = all_due[number], rates.rows[number], number in rates.leaders
             goes_on = self.settings.form == "recursive" or due == 0.0  # else the rate is decided anew at every step
@@ -143,7 +145,7 @@ class Decider:
                 )
                 warned = True
             if taken and leads and due > 0.0:
-                memory.level[row] *= found / due
+                memory.level[row] *= cut[row] * found / due
                 memory.lr[row] = found
             elif taken:
                 rates.ratios[number] = found / float(memory.lr[row])
@@ -179,15 +181,15 @@ class Decider:
                 f"ends here, and goes on as at its end; give the total_steps that there are",
                 stacklevel=3,
             )
-        highest = self._decide(loss, closure) if self.step_count >= self.next_decision else None
-        if highest is not None:
+        measures = self._decide(loss, closure) if self.step_count >= self.next_decision else None
+        if measures is not None:
             self.next_decision = self.step_count + self.settings.interval
-        self.set_rate(highest)
+        self.set_rate(measures)
 
-    def _decide(self, loss: float, closure: Closure | None) -> Array | None:
+    def _decide(self, loss: float, closure: Closure | None) -> dict[str, Array] | None:
         """Ask the agent about all rows, and do what it says on those with a gradient, or on the one if it needs none.
 
-        Return the highest rates (R,) of this step, None if the agent was not asked.
+        Return what was measured, None if the agent was not asked.
         """
         memory, settings, row = self.memory, self.settings, self.rates.row
         looks = self.rates.count > 1 or self.sees_gradient
@@ -213,8 +215,7 @@ class Decider:
         self.last_action = action[row]
         self.observation = dict(zip(settings.features, observation[row].tolist(), strict=True))
         self._apply(settings.factors(action, self.rates.count), rows)
-        longest = settings.max_relative_step
-        return np.full(self.rates.count, np.inf) if longest is None else highest_rate(longest, measures)
+        return measures
 
     def _zero(self, measures: dict[str, Array]) -> NDArray[np.bool_]:
         """Return which rows (R,) have a gradient of 0, as far as anything was measured of it: it says nothing."""
@@ -241,8 +242,19 @@ class Decider:
             self._start(settings.start, natural_rate(losses, measures), memory.starts & rows)
         level = memory.level / self.lr0 if settings.form == "recursive" else memory.factors[:, 0]
         step, steps = self.budget.moment(self.step_count)
-        static = self.measurer.adaptive, self.rates.matrices, settings.interval
-        now = Moment(losses, memory.lr, self.momentum, self.lr0, level, step, steps, *static, measures)
+        now = Moment(
+            loss=losses,
+            lr=memory.lr,
+            momentum=self.momentum,
+            begin=self.lr0,
+            level=level,
+            step=step,
+            steps=steps,
+            adaptive=self.measurer.adaptive,
+            matrices=self.rates.matrices,
+            interval=settings.interval,
+            measures=measures,
+        )
         return observe(settings.features, now, memory.history)
 
     def _start(self, limits: tuple[float, float], unit: Array, rows: NDArray[np.bool_]) -> None:
@@ -254,7 +266,7 @@ class Decider:
 
     def _probe(self, loss: float, closure: Closure) -> dict[str, Array]:
         settings, measurer = self.settings, self.measurer
-        rate = float(self._anchor()[0]) if settings.form == "anchored" else self.lr
+        rate = float(self._anchor(self.step_count)[0]) if settings.form == "anchored" else self.lr
         pairs = measurer.gradients() if settings.probe_direction == "gradient" else measurer.updates()
         trials = [(rate, pairs), (settings.probe_factor * rate, pairs)]
         if "probe_loss_momentum" in self.wanted:
@@ -277,26 +289,38 @@ class Decider:
             moved = np.minimum(np.maximum(1.0 - bases.get(form, 1.0) * factors[:, -1], low), high)
             memory.momentum = np.where(rows, moved, memory.momentum)
 
-    def _anchor(self) -> Array:
-        """Return what an anchored or absolute action multiplies at this step (R,)."""
+    def _anchor(self, step: int) -> Array:
+        """Return what an anchored or absolute action multiplies at a step (R,)."""
         start = self.lr0 if self.settings.form == "anchored" else np.ones_like(self.lr0)
-        return self.scale * start * self.budget.multiplier(self.settings.base_schedule, self.step_count)
+        return self.scale * start * self.budget.multiplier(self.settings.base_schedule, step)
 
     def clip(self, lr: Array) -> Array:
         """Return the rates within their limits."""
         low, high = self.settings.lr_limits
         return np.minimum(np.maximum(lr, low), high)
 
-    def set_rate(self, highest: Array | None = None) -> None:
-        """Work out the rates of this step from the last decisions and the schedule, ``highest`` (R,) at most."""
+    def _due(self, step: int) -> Array:
+        """Return the rates (R,) that the decisions so far and the schedule make at a step, within their limits."""
         memory = self.memory
         if self.settings.form == "recursive":
-            due = memory.level * self.budget.multiplier(self.settings.base_schedule, self.step_count)
-            memory.lr = self.clip(due if highest is None else np.minimum(due, highest))
-        else:
-            due = self._anchor() * memory.factors[:, 0]
-            decided = self.clip(due if highest is None else np.minimum(due, highest))
-            memory.lr = np.where(memory.starts, memory.lr, decided) if self.settings.form == "absolute" else decided
+            return self.clip(memory.level * self.budget.multiplier(self.settings.base_schedule, step))
+        return self.clip(self._anchor(step) * memory.factors[:, 0])
+
+    def set_rate(self, measures: dict[str, Array] | None = None) -> None:
+        """Work out the rates of this step; where it was measured, it is no longer than the longest step."""
+        memory, longest = self.memory, self.settings.max_relative_step
+        due = self._due(self.step_count)
+        if measures and longest is not None:
+            due = self.clip(np.minimum(due, highest_rate(longest, measures)))
+        memory.lr = np.where(memory.starts, memory.lr, due) if self.settings.form == "absolute" else due
+
+    def cut(self) -> Array:
+        """Return the last step's rates over what was due (R,): below 1 where that would have been too long a step."""
+        memory = self.memory
+        if self.settings.max_relative_step is None:
+            return np.ones_like(memory.lr)
+        due = self._due(max(self.step_count - 1, 0))
+        return np.where((memory.lr < due) & ~memory.starts, memory.lr / due, 1.0)
 
     def write(self) -> None:
         """Put rates and momentum in force."""

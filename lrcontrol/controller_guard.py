@@ -82,10 +82,11 @@ class Guard:
             return None
         step, copy, memory = self.snapshot
         copy.restore(params, decider.rates.optimizer, rules.module)
-        level = decider.clip(np.minimum(decider.memory.level, memory["level"]) * rules.factor)
+        cut = decider.cut()
+        level = decider.clip(np.minimum(decider.memory.level * cut, memory["level"]) * rules.factor)
         decider.memory = Memory.from_dict(memory)
         decider.memory.level, memory["level"] = level, level.tolist()  # the next time, from there
-        decider.scale *= float(rules.factor)
+        decider.scale *= float(rules.factor * cut.min())
         decider.measurer.last_gradient = []
         decider.set_rate()
         return step

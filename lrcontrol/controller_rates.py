@@ -72,7 +72,6 @@ class Rates:
         default_ratio: the default rate over the reference's at first.
         gains: each group's ``gain``, which its dampening keeps when its momentum moves; None without dampening.
         lr0: the rows' rates at first (R,).
-        matrices: how many parameters of all groups have two dimensions or more.
     """
 
     def __init__(self, optimizer: Optimizer, per_group: bool = False) -> None:
@@ -104,6 +103,11 @@ class Rates:
     def row(self) -> int:
         """The row of the reference."""
         return self.rows[self.reference]
+
+    @property
+    def matrices(self) -> int:
+        """How many of the parameters of all groups have two dimensions or more and are not frozen."""
+        return sum(param.ndim > 1 and param.requires_grad for group in self.groups for param in group["params"])
 
     @property
     def has_momentum(self) -> bool:
@@ -139,7 +143,6 @@ class Rates:
             follows = rate == default and not self.per_group
             self.ratios.append(self.default_ratio if follows else rate / base)
             self.gains.append(gain_of(group))
-        self.matrices = sum(param.ndim > 1 for group in self.groups for param in group["params"])
         return made
 
     def check_sizes(self, rows: int, groups: int, per_group: bool) -> None:

@@ -19,7 +19,7 @@ from lrcontrol.envs.settings import Settings
 
 HISTORY = ("first", "last", "previous", "fast", "slow", "best", "early")
 ROWS = ("lr", "momentum", "level", "factors", "starts")
-MUST_MATCH = ("features", "hyperparameters", "form", "interval", "multipliers", "max_factor")
+MUST_MATCH = ("features", "hyperparameters", "form", "interval", "multipliers", "max_factor", "max_relative_step")
 
 
 @dataclass

@@ -3,7 +3,7 @@
     python -m experiments.learned.heldout                  # all tasks
     python -m experiments.learned.heldout --optimizers sgd # the others' rows stay as they are
     python -m experiments.learned.heldout --agent learned:momentum=false --suffix _rate
-    python -m experiments.learned.heldout --anew learned distilled replay:of=learned --anew_on mnist-autoencoder
+    python -m experiments.learned.heldout --anew learned distilled --anew_on mnist-autoencoder shakespeare-gpt
 
 Each agent on each task and optimizer is a result folder below ``results/learned/heldout``; what is there is not done
 again. The tables are written from all that is there: heldout.csv task by task, overall.csv over the tasks, runs.parquet

@@ -78,13 +78,8 @@ def depths(optimizer: str, options: Options) -> list[dict[str, Any]]:
     """Return a row for each weight: losses over those with none, by distribution, and on networks of ten layers."""
     agents = [reweighed("log_depth", weight, optimizer) for weight in DEPTHS]
     rows: list[dict[str, Any]] = [{"optimizer": optimizer, "weight": weight} for weight in DEPTHS]
-    sources = (
-        DEEP,
-        "random-fresh",
-        "random-synthetic",
-        "random-images",
-        *([SENTENCES] if optimizer == "adamw" else []),
-    )
+    sources = [DEEP, "random-fresh", "random-synthetic", "random-images"]
+    sources += [SENTENCES] if optimizer == "adamw" else []  # nobody trains a transformer with SGD
     for source in sources:
         losses = np.log(
             [

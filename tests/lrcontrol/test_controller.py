@@ -894,3 +894,101 @@ def test_without_a_gradient_the_start_is_the_rate_that_was_given():
     with pytest.warns(UserWarning, match="no parameter has a gradient"):
         LRController(opt, ScheduleAgent("hold", Schedule(), start=0.1)).step(1.0)
     assert opt.param_groups[0]["lr"] == 0.25
+
+
+class Holding:
+    """Leaves the rate as it is, as ``constant`` does, with other needs."""
+
+    name = "holding"
+
+    def __init__(self, **needs):
+        self.needs = {**make_agent("constant").needs, "form": "recursive", **needs}
+
+    def predict(self, observation, state=None, episode_start=None, deterministic=False):
+        return np.zeros(len(observation), np.int64), None
+
+
+def cut_run(interval=1, form="recursive", **arguments):
+    """Return a controller, its optimizer and what takes a step: a rate of 5, cut to 0.02 on a parameter of length 2."""
+    param = torch.nn.Parameter(torch.tensor([2.0, 0.0]))
+    opt = torch.optim.SGD([param], lr=5.0)
+    controller = LRController(opt, Holding(max_relative_step=0.01, interval=interval, form=form), **arguments)
+
+    def step(loss=1.0, slope=1.0):
+        param.grad = torch.tensor([slope, 0.0])
+        controller.step(loss)
+        return opt.param_groups[0]["lr"]
+
+    return controller, opt, step
+
+
+def test_the_step_after_a_decision_is_a_share_of_the_parameters_and_the_next_is_what_was_due():
+    controller, _, step = cut_run(interval=2)
+    assert [step() for _ in range(4)] == pytest.approx([0.02, 5.0, 0.02, 5.0])
+    assert controller.record["lr"] == pytest.approx([0.02, 5.0, 0.02, 5.0])
+
+
+@pytest.mark.parametrize("form", ["recursive", "anchored"])
+@pytest.mark.parametrize("interval", [1, 5])
+def test_a_rollback_lowers_the_rate_that_was_in_force_also_where_it_was_cut(interval, form):
+    controller, _, step = cut_run(interval, form, rollback=True)
+    assert step() == pytest.approx(0.02)
+    lowered = step(float("nan"))
+    assert controller.events[0]["lr_before"] == pytest.approx(0.02)
+    assert lowered == controller.events[0]["lr"] == pytest.approx(0.01)
+    assert step() == pytest.approx(0.01)
+
+
+def test_a_rate_that_is_written_after_a_cut_is_gone_on_from():
+    _, opt, step = cut_run(interval=3)
+    step()
+    opt.param_groups[0]["lr"] = 0.002
+    with pytest.warns(UserWarning, match=r"goes on from 0\.002"):
+        assert step() == pytest.approx(0.002)
+    assert [step(), step()] == pytest.approx([0.002, 0.002])
+
+
+@pytest.mark.parametrize("form", ["recursive", "anchored"])
+def test_a_group_that_is_added_after_a_cut_keeps_its_ratio_to_what_is_in_force(form):
+    _, opt, step = cut_run(3, form)
+    step()
+    opt.add_param_group({"params": [torch.nn.Parameter(torch.ones(2))], "lr": 0.5 * opt.param_groups[0]["lr"]})
+    for _ in range(4):
+        step()
+        assert opt.param_groups[1]["lr"] == pytest.approx(0.5 * opt.param_groups[0]["lr"])
+
+
+def test_a_state_goes_on_after_a_cut_and_one_without_a_limit_is_refused():
+    controller, opt, step = cut_run(interval=3)
+    step()
+    saved = controller.state_dict()
+    other, other_opt, other_step = cut_run(interval=3)
+    other.load_state_dict(saved)
+    for run in (opt, other_opt):
+        run.param_groups[0]["lr"] = 0.004
+    with pytest.warns(UserWarning, match="goes on from"):
+        assert step() == other_step() == pytest.approx(0.004)
+    free = LRController(torch.optim.SGD([torch.zeros(2, requires_grad=True)], lr=5.0), Holding(interval=3))
+    with pytest.raises(InputError, match="max_relative_step"):
+        free.load_state_dict(saved)
+
+
+def test_depth_is_the_number_of_weight_matrices_that_are_trained():
+    layers = torch.nn.Sequential(*(torch.nn.Linear(4, 4) for _ in range(12)))
+    for layer in layers[:7]:
+        layer.requires_grad_(False)
+    opt = torch.optim.SGD(layers.parameters(), lr=0.1)
+    controller = LRController(opt, "learned", total_steps=10)
+
+    def depth():
+        opt.zero_grad()
+        loss = layers(torch.ones(3, 4)).square().mean()
+        loss.backward()
+        controller.step(loss)
+        return controller.observation["log_depth"]
+
+    assert depth() == pytest.approx(np.log10(5 / 3), rel=1e-6)
+    layers[6].requires_grad_(True)
+    assert depth() == pytest.approx(np.log10(6 / 3), rel=1e-6)
+    opt.add_param_group({"params": [torch.nn.Parameter(torch.ones(2, 2)), torch.nn.Parameter(torch.ones(2))]})
+    assert depth() == pytest.approx(np.log10(7 / 3), rel=1e-6)

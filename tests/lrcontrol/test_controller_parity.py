@@ -104,6 +104,9 @@ CASES = {
     "trained-discrete": random_agent(momentum=True, multipliers=MULTIPLIERS, interval=4),
     "trained-start": random_agent(seed=1, start=(1e-3, 1e-3), base_schedule=Schedule("one-cycle"), max_factor=1.05),
     "trained-short": random_agent(seed=2, max_relative_step=2e-4, interval=3),
+    "trained-short-anchored": random_agent(
+        momentum=True, form="anchored", base_schedule=Schedule("one-cycle"), max_relative_step=2e-4
+    ),
     "trained-untold": random_agent(knows_budget=False, base_schedule=Schedule("one-cycle")),
     "trained-anchored": random_agent(momentum=True, form="anchored", base_schedule=Schedule("one-cycle")),
 }
