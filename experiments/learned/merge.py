@@ -9,8 +9,8 @@ Four things are put in by hand.
 - The more weight matrices a network has, from four to twelve, the lower the rate: what it computes is changed by the
   relative change of each of its layers, one upon the other, as in the deep relative trust of Bernstein, Vahdat, Yue and
   Liu (2020).
-- A step is never longer than three tenths of the parameters: a loss that explodes within a step or two, as with targets
-  in thousands, is faster than decisions, which move the rate by 2 at most.
+- The step right after a decision is no longer than three tenths of the parameters: a loss that explodes within a step or
+  two, as with targets in thousands, is faster than decisions, which move the rate by 2 at most.
 
     python -m experiments.learned.merge results/learned/sgd results/learned/adamw --out results/learned/learned
 """
@@ -58,7 +58,7 @@ class Options:
     """The same with the others."""
 
     max_relative_step: float = 0.3
-    """The longest step, next to the parameters."""
+    """The longest step right after a decision, next to the parameters."""
 
     sgd_spaced: float = 0.0
     """By how much the brake is stronger where ten training steps lie between decisions, with SGD."""
