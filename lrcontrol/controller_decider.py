@@ -307,13 +307,10 @@ class Decider:
         return self.clip(self._anchor(step) * memory.factors[:, 0])
 
     def set_rate(self, measures: dict[str, Array] | None = None) -> None:
-        """Work out the rates of this step; where it was measured, it is no longer than the longest step.
-
-        Rows of several groups have no longest step: biases, which may be a group by themselves, begin at 0.
-        """
+        """Work out the rates of this step; where it was measured, it is no longer than the longest step."""
         memory, longest = self.memory, self.settings.max_relative_step
         due = self._due(self.step_count)
-        if measures and longest is not None and not self.rates.per_group:
+        if measures and longest is not None:
             due = self.clip(np.minimum(due, highest_rate(longest, measures)))
         memory.lr = np.where(memory.starts, memory.lr, due) if self.settings.form == "absolute" else due
 

@@ -9,8 +9,8 @@ Four things are put in by hand.
 - The more weight matrices a network has, from four to twelve, the lower the rate: what it computes is changed by the
   relative change of each of its layers, one upon the other, as in the deep relative trust of Bernstein, Vahdat, Yue and
   Liu (2020).
-- The step right after a decision is no longer than three tenths of the parameters: a loss that explodes within a step or
-  two, as with targets in thousands, is faster than decisions, which move the rate by 2 at most.
+- The step right after a decision is no longer than three tenths of the parameters: a loss that explodes within a step
+  or two, as with targets in thousands, is faster than decisions, which move the rate by 2 at most.
 
     python -m experiments.learned.merge results/learned/sgd results/learned/adamw --out results/learned/learned
 """

@@ -928,11 +928,6 @@ def test_the_step_after_a_decision_is_a_share_of_the_parameters_and_the_next_is_
     assert controller.record["lr"] == pytest.approx([0.02, 5.0, 0.02, 5.0])
 
 
-def test_groups_that_are_decided_on_one_by_one_have_no_longest_step():
-    _, _, step = cut_run(per_group=True)
-    assert [step(), step()] == [5.0, 5.0]
-
-
 @pytest.mark.parametrize("form", ["recursive", "anchored"])
 @pytest.mark.parametrize("interval", [1, 5])
 def test_a_rollback_lowers_the_rate_that_was_in_force_also_where_it_was_cut(interval, form):
