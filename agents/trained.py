@@ -21,8 +21,8 @@ from lrcontrol.envs.settings import Settings
 
 FORMAT = 1
 NEEDS = ("hyperparameters", "multipliers", "max_factor", "form", "base_schedule", "start", "interval", "features")
-STEP = ("lr_limits", "momentum_limits", "max_relative_step")
-UNLESS_DEFAULT = ("knows_budget", *STEP, "probe_factor", "probe_direction")
+LIMITS = ("lr_limits", "momentum_limits", "max_relative_step")
+UNLESS_DEFAULT = ("knows_budget", *LIMITS, "probe_factor", "probe_direction")
 DESCRIPTION, WEIGHTS = "agent.json", "policy.safetensors"
 
 

@@ -95,6 +95,10 @@ def _grad_cosine(now: Moment, _: LossHistory) -> Array:
     return cosine
 
 
+def _far_below(_: Moment, past: LossHistory) -> Array:
+    return np.minimum(past.log("fast") - past.log("first") - FALLEN, 0.0)
+
+
 def _slope(measures: dict[str, Array], trial: str) -> Array:
     same, more = measures["probe_loss"], measures[trial]
     slope: Array = (same - more) / (np.maximum(np.abs(same), TINY) * np.log(measures["probe_factor"]))
@@ -136,11 +140,11 @@ FEATURES: dict[str, Feature] = {
     ),
     "far_below_first": Feature(
         f"fast_vs_first less below_first: by how much it is below {FALLEN}, else 0",
-        lambda now, past: np.minimum(past.log("fast") - past.log("first") - FALLEN, 0.0),
+        _far_below,
     ),
     "far_below_spaced": Feature(
         "far_below_first times log10 of the training steps from one decision to the next; 0 with one at each step",
-        lambda now, past: np.log10(now.interval) * np.minimum(past.log("fast") - past.log("first") - FALLEN, 0.0),
+        lambda now, past: np.log10(now.interval) * _far_below(now, past),
     ),
     "grad_cosine": Feature(
         "cosine of g and the momentum buffer v (the last gradient without momentum)",
@@ -221,8 +225,8 @@ LATER = (*BOUNDED, "log_level", "possible_decrease", "relative_peak", "adaptive"
 DEFAULT_FEATURES = tuple(name for name in FEATURES if not name.startswith("probe_") and name not in LATER)
 
 
-UNIT_MEASURES = frozenset({"param_sq", "update_sq", "grad_dot_update"})
 STEP_MEASURES = frozenset({"param_sq", "update_sq"})
+UNIT_MEASURES = STEP_MEASURES | {"grad_dot_update"}
 
 
 def highest_rate(relative_step: float, measures: dict[str, Array]) -> Array:

@@ -22,6 +22,7 @@ from lrcontrol.agents.learned import learned
 from lrcontrol.agents.network import Network
 from lrcontrol.agents.trained import TrainedAgent
 from lrcontrol.envs.distributions import find_tasks
+from lrcontrol.envs.errors import InputError
 from lrcontrol.envs.task import Task
 from lrcontrol.envs.text import next_token_loss
 
@@ -57,9 +58,15 @@ class Options:
 
 
 def reweighed(feature: str, weight: float, optimizer: str) -> TrainedAgent:
-    """Return ``learned`` with another weight of a feature that merge.py put in, under one base optimizer."""
+    """Return ``learned`` with another weight of a feature that merge.py put in, under one base optimizer.
+
+    Raises:
+        InputError: it was put in with no weight there.
+    """
     agent, half = learned(), "sgd" if optimizer == "sgd" else "adaptive"
-    shipped = getattr(merge.Options(Path(), Path(), Path()), f"{half}_{merge.TERMS[feature]}")
+    shipped = getattr(merge.Options, f"{half}_{merge.TERMS[feature]}")
+    if not shipped:
+        raise InputError(f"feature {feature!r} has no weight with {optimizer}, so it cannot be given another one")
     tensors = {name: tensor.copy() for name, tensor in agent.network.tensors.items()}
     tensors["layers.0.weight"][:, agent.needs["features"].index(feature)] *= weight / shipped
     network = Network(tensors, agent.network.activation, agent.network.head, agent.network.sizes)
@@ -87,7 +94,8 @@ def depths(optimizer: str, options: Options) -> list[dict[str, Any]]:
                 for task in tasks_of(source, optimizer, options.tasks)
             ]
         )
-        for row, ratios in zip(rows, (losses - losses[:, :1]).T, strict=True):
+        without = losses[:, [DEPTHS.index(0.0)]]
+        for row, ratios in zip(rows, (losses - without).T, strict=True):
             row |= {source: float(np.exp(ratios.mean())), f"{source} worst": float(np.exp(ratios.max()))}
         print(optimizer, source, flush=True)
     given: dict[str, Any] = {"lr0": [1e-3], "runs": 4, "optimizer": optimizer, "momentum": 0.9, "traces": False}

@@ -40,9 +40,9 @@ def test_in_runs_six_times_as_long_as_in_training_no_run_is_behind_the_best_cons
     assert learned.max() < 0.5 * constant.mean(axis=1).min()
 
 
-@pytest.mark.parametrize("interval", [2, 5])
+@pytest.mark.parametrize("interval", [3, 5])
 def test_decisions_that_are_few_throw_no_run_off_that_learns_by_heart(interval):
-    """At each of these intervals a run in four ended at 0.01 to 0.8 while the term for them was not there."""
+    """At each of these intervals two of these four runs ended at 0.01 to 0.8 while the term for them was not there."""
     often = make_agent("learned")
     seldom = replace(often, name="seldom", needs={**often.needs, "interval": interval})
     arguments = {"optimizer": "adamw", "momentum": 0.9, "runs": 4, "steps": 1000, "traces": False}

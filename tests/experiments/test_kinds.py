@@ -48,7 +48,10 @@ def test_a_kind_is_trained_by_a_schedule_and_by_an_agent(name, optimizer):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_loss_that_explodes_within_a_step_does_not_leave_learned_with_the_mean(seed):
-    """Targets in thousands have a variance of 2.4e7: what is left when all ReLU units have died."""
+    """Targets in thousands have a variance of 2.4e7: what is left when all ReLU units have died, as they do at seed 4.
+
+    See experiments/controller: of the first six seeds that one is lost.
+    """
     kind = KINDS["regression in thousands"]()
     assert kind.data[1].var().item() > 2e7
     assert kinds.final_loss(kind, "sgd", "learned", 1e-6, seed) < 0.5 * kind.data[1].var().item()

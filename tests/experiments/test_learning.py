@@ -12,6 +12,7 @@ from experiments.learned import ablations, evolve, merge, recipe, terms
 from experiments.learned.ars import RandomSearch
 from experiments.learned.candidates import Candidates, Shape
 from lrcontrol.agents import make_agent
+from lrcontrol.envs import InputError
 
 STARTS = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0]
 
@@ -202,6 +203,11 @@ def test_a_term_that_was_put_in_by_hand_can_be_weighed_otherwise(optimizer):
         moved = expected.copy()
         moved[:, 0] += (weight - shipped) * x[:, names.index("log_depth")]
         np.testing.assert_allclose(found, moved, atol=2e-3, err_msg=str(weight))
+
+
+def test_a_term_that_has_no_weight_cannot_be_given_another():
+    with pytest.raises(InputError, match=r"far_below_spaced.*no weight with sgd"):
+        terms.reweighed("far_below_spaced", 0.5, "sgd")
 
 
 def test_every_ablation_is_a_search_that_can_begin():
