@@ -40,16 +40,15 @@ def make_blocks(rows: int, streams: int, row_numbers: int, width: int, device: t
         streams: S, dividing R.
         row_numbers: what a row needs in memory while its loss and gradient are worked out.
         width: parameters of a row.
-        device: a GPU takes everything at once.
+        device: a GPU takes as much at once as goes into a quarter of its free memory.
     """
-    if device.type != "cpu":
-        return [Block(slice(0, rows), slice(0, streams), (slice(0, rows),))]
-    replicas, most = rows // streams, max(2, NUMBERS // row_numbers)
+    numbers = NUMBERS if device.type == "cpu" else torch.cuda.mem_get_info(device)[0] // 16
+    replicas, most = rows // streams, max(2, numbers // row_numbers)
     if replicas <= most:
         whole = _split(0, streams, most // replicas)
         pairs = [(slice(part.start * replicas, part.stop * replicas), part) for part in whole]
     else:
         starts = [(stream, stream * replicas) for stream in range(streams)]
         pairs = [(part, slice(s, s + 1)) for s, first in starts for part in _split(first, first + replicas, most)]
-    fine = max(2, NUMBERS // (2 * width))
+    fine = max(2, numbers // (2 * width))
     return [Block(part, owners, tuple(_split(part.start, part.stop, fine))) for part, owners in pairs]

@@ -13,6 +13,7 @@ from lrcontrol.envs.blocks import make_blocks, take
 from lrcontrol.envs.errors import InputError
 from lrcontrol.envs.features import Array
 from lrcontrol.envs.functional import StackedModule, check_functional, check_task
+from lrcontrol.envs.graphs import Graphs
 from lrcontrol.envs.layout import Layout
 from lrcontrol.envs.minibatches import Minibatches
 from lrcontrol.envs.mlp import StackedMLP, plain_layers
@@ -44,8 +45,9 @@ class Engine:
     """R replicas of a task; row = stream · K + k, the K rows of a stream seeing the same minibatches.
 
     A step passes over the replicas in blocks that stay in a cache: parameters moved, minibatch gathered, loss and
-    gradient, measures, next update. Numbers are of torch's default type, which has to be the model's: float32, unless
-    ``torch.set_default_dtype`` was told otherwise.
+    gradient, measures, next update. On a GPU the blocks are as large as memory allows, and all that a step launches for
+    multilayer perceptrons is a CUDA graph. Numbers are of torch's default type, which has to be the model's: float32,
+    unless ``torch.set_default_dtype`` was told otherwise.
 
     Args:
         task: what is trained.
@@ -95,11 +97,15 @@ class Engine:
         )
         self.minibatches = Minibatches(task, self.device)
         self._params = torch.zeros(rows, self.layout.width, device=self.device)
-        row_numbers = self.model.row_numbers(task, self.streams == rows)
+        row_numbers = self.model.row_numbers(task, self.streams == rows, self.device)
         self._blocks = make_blocks(rows, self.streams, row_numbers, self.layout.width, self.device)
         most = max(part.stop - part.start for block in self._blocks for part in block.parts)
         self._scratch = torch.empty(most, self.layout.width, device=self.device)
         self._nothing = torch.full((rows,), torch.nan, device=self.device)
+        self._rates = torch.zeros(rows, 1, device=self.device)
+        self._frozen = torch.zeros(rows, 1, dtype=torch.bool, device=self.device)
+        can_replay = self.device.type == "cuda" and isinstance(self.model, StackedMLP) and self.minibatches.shuffle
+        self._graphs = Graphs() if can_replay else None
         self.optimizer = make_optimizer(optimizer, uses_momentum, weight_decay, smoothing, self.layout, self._params)
         into = (self.optimizer.gradient(0), self.optimizer.gradient(1))
         self._gradient_views = [[self.layout.views(flat[block.rows]) for block in self._blocks] for flat in into]
@@ -133,11 +139,14 @@ class Engine:
         """
         if len(seeds) != self.rows:
             raise InputError(f"{len(seeds)} seeds for {self.rows} replicas")
+        start = self.params if self.device.type == "cpu" else torch.empty(self.params.shape)
         for row, seed in enumerate(seeds):
             if row and seed.init == seeds[row - 1].init:  # the rows of a stream are usually of one run
-                self.params[row] = self.params[row - 1]
+                start[row] = start[row - 1]
             else:
-                self.params[row] = self.layout.flatten(build_module(self.task.model, seed.init))
+                start[row] = self.layout.flatten(build_module(self.task.model, seed.init))
+        if self.device.type != "cpu":
+            self.params.copy_(start)
         self.minibatches.reset([seeds[row].data for row in range(0, self.rows, self.rows // self.streams)])
         self.optimizer.reset()
         self.step_count = 0
@@ -161,39 +170,55 @@ class Engine:
         self._advance(lr, momentum, measure)
 
     def _advance(self, lr: Array | None, momentum: Momentum, measure: bool) -> None:
-        step, optimizer = self.step_count, self.optimizer
-        following = step
+        step, is_fresh = self.step_count, not self._has_proposed(momentum)
+        wanted, all_alive = self._wanted if measure else [], bool(self.alive.all())
+        following = step if lr is None else step + 1
         if lr is not None:
-            rates, fresh = column(lr, self._params), not self._has_proposed(momentum)
-            frozen = None if self.alive.all() else torch.from_numpy(~self.alive).to(self.device)[:, None]
-            following = step + 1
+            self._rates.copy_(torch.from_numpy(lr)[:, None])
+            if not all_alive:
+                self._frozen.copy_(torch.from_numpy(~self.alive)[:, None])
             self.minibatches.advance()
-        losses = torch.empty(self.rows, dtype=torch.float64, device=self.device)
-        wanted = self._wanted if measure else []
-        measured = torch.full((len(wanted), self.rows), torch.nan, dtype=torch.float64, device=self.device)
-        gradients = self._gradient_views[following % 2]
-        for block, views, into in zip(self._blocks, self._views, gradients, strict=True):
-            if lr is not None:
-                for rows in block.parts:
-                    if fresh:
-                        optimizer.propose(rows, step, self._params, momentum)
-                    update = take(optimizer.update(step), rows)
-                    if frozen is not None:
-                        update = update.masked_fill(frozen[rows], 0.0)
-                    take(self._params, rows).addcmul_(update, take(rates, rows), value=-1.0)
-                    optimizer.commit(rows, step, momentum)
-            x, y = self.minibatches.batch(block.streams)
-            losses[block.rows] = self.model.loss_and_gradient(views, x, y, into)
-            if wanted:
-                for rows in block.parts:
-                    self._measure(rows, following, momentum, wanted, measured)
+
+        def work() -> Tensor:
+            return self._pass(step, following, momentum, is_fresh, all_alive, wanted)
+
+        if self._graphs is not None and step > 0 and isinstance(momentum, float):
+            self.optimizer.set_clock(step)
+            table = self._graphs.run((step % 2, momentum, is_fresh, all_alive, measure), work)
+        else:
+            table = work()
         self.step_count = following
         self._proposed = momentum if _PROPOSING & set(wanted) else None
-        self.losses: Array = losses.cpu().numpy()
+        found = table.cpu().numpy()
+        self.losses: Array = found[0]
         self.alive &= np.isfinite(self.losses)
         if not self.alive.all():
             self.losses[~self.alive] = np.nan
-        self.measures: dict[str, Array] = dict(zip(wanted, measured.cpu().numpy(), strict=True))
+        self.measures: dict[str, Array] = dict(zip(wanted, found[1:], strict=True))
+
+    def _pass(
+        self, step: int, following: int, momentum: Momentum, is_fresh: bool, all_alive: bool, wanted: list[str]
+    ) -> Tensor:
+        """Go over all blocks, stepping unless it is a reset; return losses and measures, (1 + measures, R), float64."""
+        optimizer = self.optimizer
+        table = torch.full((1 + len(wanted), self.rows), torch.nan, dtype=torch.float64, device=self.device)
+        gradients = self._gradient_views[following % 2]
+        for block, views, into in zip(self._blocks, self._views, gradients, strict=True):
+            if following > step:
+                for rows in block.parts:
+                    if is_fresh:
+                        optimizer.propose(rows, step, self._params, momentum)
+                    update = take(optimizer.update(step), rows)
+                    if not all_alive:
+                        update = update.masked_fill(self._frozen[rows], 0.0)
+                    take(self._params, rows).addcmul_(update, take(self._rates, rows), value=-1.0)
+                    optimizer.commit(rows, step, momentum)
+            x, y = self.minibatches.batch(block.streams)
+            table[0, block.rows] = self.model.loss_and_gradient(views, x, y, into)
+            if wanted:
+                for rows in block.parts:
+                    self._measure(rows, following, momentum, wanted, table[1:])
+        return table
 
     def _measure(self, rows: slice, step: int, momentum: Momentum, wanted: list[str], into: Tensor) -> None:
         """Write the measures of some rows into their columns of ``into`` (measures, R), proposing if they need it."""

@@ -14,6 +14,8 @@ from lrcontrol.envs.errors import InputError
 from lrcontrol.envs.layout import Layout
 from lrcontrol.envs.task import Task
 
+KEPT = 4  # copies of each activation that are alive at once on a GPU: of forward, of backward, and what vmap rearranges
+
 
 def check_functional(module: nn.Module, task: Task) -> None:
     """Raise InputError where a forward pass is random or changes the module: replicas could not share it."""
@@ -69,6 +71,23 @@ def check_task(module: nn.Module, task: Task) -> None:
                     f"task {task.name!r}: class numbers from {low} to {high}, but the model has {outputs.shape[-1]} "
                     f"outputs, for the classes 0..{outputs.shape[-1] - 1}"
                 )
+
+
+def _activations(module: nn.Module, x: Tensor) -> int:
+    """Return how many numbers the outputs of all the module's innermost parts are."""
+    sizes: list[int] = []
+    hooks = [
+        part.register_forward_hook(lambda _, __, output: sizes.append(output.numel() if torch.is_tensor(output) else 0))
+        for part in module.modules()
+        if not any(True for _ in part.children())
+    ]
+    try:
+        with torch.no_grad():
+            module(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return x.numel() + sum(sizes)
 
 
 def mean_square(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -137,9 +156,14 @@ class StackedModule:
         with torch.no_grad():
             return self._map(self._call, self.layout.views(params), x)
 
-    def row_numbers(self, task: Task, own_minibatch: bool) -> int:
-        """Return what is reckoned for a row in a block: little, since a call is dear here and blocks should be few."""
-        return self.layout.width // 8 + 1
+    def row_numbers(self, task: Task, own_minibatch: bool, device: torch.device) -> int:
+        """Return how many numbers a row's loss and gradient take, about.
+
+        On the CPU little is reckoned: a call is dear here, and blocks should be few.
+        """
+        if device.type == "cpu":
+            return self.layout.width // 8 + 1
+        return self.layout.width + KEPT * _activations(self.module, task.train[0][: task.batch_size].to(device))
 
     def loss_and_gradient(self, views: dict[str, Tensor], x: Tensor, y: Tensor, gradient: dict[str, Tensor]) -> Tensor:
         """Return the losses (R,) of parameters given as views, and write the gradients into views."""

@@ -30,6 +30,8 @@ class Minibatches:
         self._generators: list[np.random.Generator] = []
         self._kind = np.uint16 if len(self.inputs) <= 1 << 16 else np.int64  # orders are the largest thing kept here
         self._order: NDArray[np.unsignedinteger | np.signedinteger] = np.zeros((0, 0), self._kind)
+        self._shown: Tensor | None = None  # the orders on a GPU
+        self._index = torch.zeros(0, 0, dtype=torch.int64, device=device)  # and this step's minibatches of them, (S, B)
         self._gathered: tuple[Tensor, Tensor] | None = None
         self._window: slice | None = None
         self._memory: list[Tensor | None] = [None, None]
@@ -40,6 +42,7 @@ class Minibatches:
         self._generators = [np.random.Generator(np.random.PCG64(seed)) for seed in seeds]
         if self.shuffle and len(self._order) != len(seeds):
             self._order = np.empty((len(seeds), len(self.inputs)), self._kind)
+            self._index = self._index.new_zeros(len(seeds), self.batch_size)
         self._step = -1
         self.advance()
 
@@ -52,6 +55,11 @@ class Minibatches:
         if self.shuffle and batch == 0:
             for row, generator in enumerate(self._generators):
                 self._order[row] = generator.permutation(len(self.inputs))
+        if self.shuffle and self._index.is_cuda:
+            if batch == 0:
+                self._shown = torch.from_numpy(self._order).to(self._index.device)
+            assert self._shown is not None
+            self._index.copy_(self._shown[:, self._first : self._first + self.batch_size])
 
     def batch(self, streams: slice) -> tuple[Tensor, Tensor]:
         """Return the present minibatches of some of the S streams: inputs (S, B, …) and targets (S, B, …).
@@ -65,7 +73,8 @@ class Minibatches:
             count = len(self._generators[streams])
             x, y = self.inputs[window], self.targets[window]
             return x.expand(count, *x.shape), y.expand(count, *y.shape)
-        index = torch.from_numpy(self._order[streams, window].astype(np.int64)).to(self.inputs.device)
+        on_gpu = self._index.is_cuda
+        index = self._index[streams] if on_gpu else torch.from_numpy(self._order[streams, window].astype(np.int64))
         self._window = streams
         self._gathered = self._gather(self.inputs, index, 0), self._gather(self.targets, index, 1)
         return self._gathered

@@ -159,7 +159,7 @@ class StackedMLP:
         """Return the networks' outputs (R, B, O)."""
         return self._forward(self.layout.views(params), x, "outputs")[-1].transpose(1, 2)
 
-    def row_numbers(self, task: Task, own_minibatch: bool) -> int:
+    def row_numbers(self, task: Task, own_minibatch: bool, device: torch.device) -> int:
         """Return how many numbers a row's loss and gradient take: parameters, activations, its minibatch."""
         features = [self.layout.shapes[layer.weight] for layer in self.layers]
         activations = 2 * sum(outputs for outputs, _ in features) + (features[0][1] if own_minibatch else 0)

@@ -26,6 +26,9 @@ class BaseOptimizer(Protocol):
     def reset(self) -> None:
         """Forget everything: the next step is the first."""
 
+    def set_clock(self, step: int) -> None:
+        """Take in the step at hand in the device's memory, where a CUDA graph reads it."""
+
     def gradient(self, step: int) -> Tensor:
         """Return where g_t is to be written, (R, P)."""
 
@@ -77,6 +80,9 @@ class SGD:
     def reset(self) -> None:
         """See BaseOptimizer: the first step reads no memory."""
 
+    def set_clock(self, step: int) -> None:
+        """See BaseOptimizer: a step is like any other."""
+
     def gradient(self, step: int) -> Tensor:
         """See BaseOptimizer."""
         return self._gradients[step % 2]
@@ -113,12 +119,18 @@ class AdamW:
         self._gradient, self._update = torch.zeros_like(like), torch.zeros_like(like)
         self._means, self._squares = torch.zeros_like(like), torch.zeros_like(like)
         self._squared = [-1] * len(like)  # the step whose gradient a row has squared last: β2 does not move
+        self._clock, self._clock_step = torch.ones((), device=like.device), 0  # steps taken after that one
 
     def reset(self) -> None:
         """See BaseOptimizer."""
         for buffer in (self._update, self._means, self._squares):
             buffer.zero_()
         self._squared = [-1] * len(self._squared)
+
+    def set_clock(self, step: int) -> None:
+        """See BaseOptimizer."""
+        self._clock_step = step
+        self._clock.fill_(step + 1.0)
 
     def gradient(self, step: int) -> Tensor:
         """See BaseOptimizer."""
@@ -153,7 +165,7 @@ class AdamW:
 
         The kernel itself, since ``torch.optim.adamw.adamw`` around it takes as long again where there is one replica.
         """
-        taken = torch.full((), step + 1.0, device=u.device)
+        taken = self._clock + float(step - self._clock_step)
         torch._fused_adamw_(
             [u],
             [g],
@@ -192,6 +204,10 @@ class Smoothed:
         """See BaseOptimizer."""
         self._size.zero_()
         self.inner.reset()
+
+    def set_clock(self, step: int) -> None:
+        """See BaseOptimizer."""
+        self.inner.set_clock(step)
 
     def gradient(self, step: int) -> Tensor:
         """See BaseOptimizer."""

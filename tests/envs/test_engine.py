@@ -11,6 +11,7 @@ from reference import train
 from torch import nn
 
 from lrcontrol.envs import Engine, InputError, Smoothing, Task, blocks, make_task, mlp
+from lrcontrol.envs.engine import MEASURES
 from lrcontrol.envs.functional import StackedModule
 from lrcontrol.envs.mlp import StackedMLP
 from lrcontrol.envs.seeding import build_module, run_seeds
@@ -306,18 +307,66 @@ def test_modules_that_replicas_cannot_share_are_refused(module, complaint):
         Engine(task, "sgd", 1)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-@pytest.mark.parametrize("task", BUNDLED)
-def test_cuda_agrees_with_the_cpu(task, optimizer):
-    losses = []
-    for device in ("cpu", "cuda"):
-        engine = Engine(make_task(task), optimizer, 4, device=torch.device(device))
-        engine.reset([run_seeds(row) for row in range(4)])
-        for _ in range(20):
-            engine.step(np.full(4, 0.01), 0.9)
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+def run_on(device, task, name, streams=None, moving_momentum=False, lost=(), steps=40):
+    """Return all losses (steps, 4) and measures (steps, M, 4) of a run whose rates move; ``lost`` rows are thrown off."""
+    optimizer, beta, decay, smoothing = OPTIMIZERS[name]
+    engine = Engine(
+        *(task, optimizer, 4, streams),
+        uses_momentum=beta > 0.0,
+        weight_decay=decay,
+        smoothing=smoothing,
+        measures=MEASURES,
+        device=torch.device(device),
+    )
+    engine.reset([run_seeds(row) for row in range(4)])
+    losses, measures = [engine.losses], [np.stack(list(engine.measures.values()))]
+    for step in range(steps):
+        lr = np.full(4, 0.02 if optimizer == "adamw" else 0.3) * (1.0 + 0.3 * np.sin(step))
+        if step == steps // 2:
+            lr[list(lost)] = 1e38
+        momentum = np.full(4, beta * (1.0 + 0.05 * np.sin(step))) if moving_momentum else beta
+        engine.step(lr, momentum, measure=step % 3 < 2)
         losses.append(engine.losses)
-    np.testing.assert_allclose(*losses, rtol=1e-3)
+        if engine.measures:
+            measures.append(np.stack(list(engine.measures.values())))
+    return np.stack(losses), np.stack(measures)
+
+
+@needs_cuda
+@pytest.mark.parametrize("moving_momentum", [False, True])
+@pytest.mark.parametrize("streams", [None, 1, 2])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_cuda_agrees_with_the_cpu(optimizer, streams, moving_momentum):
+    task = make_task("digits-mlp")
+    found = [run_on(device, task, optimizer, streams, moving_momentum) for device in ("cpu", "cuda")]
+    np.testing.assert_allclose(found[1][0], found[0][0], rtol=2e-3)
+    np.testing.assert_allclose(found[1][1], found[0][1], rtol=2e-2, atol=1e-5)
+
+
+@needs_cuda
+@pytest.mark.parametrize("task", [name for name in ALL_TASKS if name != "digits-mlp"])
+def test_cuda_agrees_with_the_cpu_on_other_tasks(task):
+    cpu, cuda = (run_on(device, make_task(task), "adamw", steps=6)[0] for device in ("cpu", "cuda"))
+    np.testing.assert_allclose(cuda, cpu, rtol=1e-2)
+
+
+@needs_cuda
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_cuda_freezes_what_is_lost_and_nothing_else(optimizer):
+    task = make_task("digits-mlp")
+    kept, some_lost = (run_on("cuda", task, optimizer, lost=lost)[0] for lost in ((), (1, 2)))
+    assert np.isnan(some_lost[-1, 1:3]).all()
+    np.testing.assert_array_equal(some_lost[:, [0, 3]], kept[:, [0, 3]])
+
+
+@needs_cuda
+def test_cuda_takes_as_many_replicas_at_once_as_memory_holds(monkeypatch):
+    whole = run_on("cuda", make_task("digits-mlp"), "adamw")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (16 * 20_000, 0))  # two rows of digits
+    np.testing.assert_allclose(run_on("cuda", make_task("digits-mlp"), "adamw")[0], whole[0], rtol=1e-4)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
