@@ -14,6 +14,7 @@ from lrcontrol.envs.errors import InputError
 from lrcontrol.envs.features import Array
 from lrcontrol.envs.functional import StackedModule, check_functional, check_task
 from lrcontrol.envs.graphs import Graphs
+from lrcontrol.envs.initial import Initial
 from lrcontrol.envs.layout import Layout
 from lrcontrol.envs.minibatches import Minibatches
 from lrcontrol.envs.mlp import StackedMLP, plain_layers
@@ -45,9 +46,9 @@ class Engine:
     """R replicas of a task; row = stream · K + k, the K rows of a stream seeing the same minibatches.
 
     A step passes over the replicas in blocks that stay in a cache: parameters moved, minibatch gathered, loss and
-    gradient, measures, next update. On a GPU the blocks are as large as memory allows, and all that a step launches for
-    multilayer perceptrons is a CUDA graph. Numbers are of torch's default type, which has to be the model's: float32,
-    unless ``torch.set_default_dtype`` was told otherwise.
+    gradient, measures, next update. On a GPU the blocks are as large as memory allows, and all that a step launches is
+    a CUDA graph. Numbers are of torch's default type, which has to be the model's: float32, unless
+    ``torch.set_default_dtype`` was told otherwise.
 
     Args:
         task: what is trained.
@@ -95,6 +96,7 @@ class Engine:
             if layers is None
             else StackedMLP(layers, self.layout, task)
         )
+        self._initial = Initial(task.model, self.layout, layers is not None)
         self.minibatches = Minibatches(task, self.device)
         self._params = torch.zeros(rows, self.layout.width, device=self.device)
         row_numbers = self.model.row_numbers(task, self.streams == rows, self.device)
@@ -104,8 +106,7 @@ class Engine:
         self._nothing = torch.full((rows,), torch.nan, device=self.device)
         self._rates = torch.zeros(rows, 1, device=self.device)
         self._frozen = torch.zeros(rows, 1, dtype=torch.bool, device=self.device)
-        can_replay = self.device.type == "cuda" and isinstance(self.model, StackedMLP) and self.minibatches.shuffle
-        self._graphs = Graphs() if can_replay else None
+        self._graphs = Graphs() if self.device.type == "cuda" and self.minibatches.shuffle else None
         self.optimizer = make_optimizer(optimizer, uses_momentum, weight_decay, smoothing, self.layout, self._params)
         into = (self.optimizer.gradient(0), self.optimizer.gradient(1))
         self._gradient_views = [[self.layout.views(flat[block.rows]) for block in self._blocks] for flat in into]
@@ -144,7 +145,7 @@ class Engine:
             if row and seed.init == seeds[row - 1].init:  # the rows of a stream are usually of one run
                 start[row] = start[row - 1]
             else:
-                start[row] = self.layout.flatten(build_module(self.task.model, seed.init))
+                self._initial.write(start[row], seed.init)
         if self.device.type != "cpu":
             self.params.copy_(start)
         self.minibatches.reset([seeds[row].data for row in range(0, self.rows, self.rows // self.streams)])
@@ -201,6 +202,7 @@ class Engine:
     ) -> Tensor:
         """Go over all blocks, stepping unless it is a reset; return losses and measures, (1 + measures, R), float64."""
         optimizer = self.optimizer
+        self.minibatches.forget()  # what a recording only planned to gather
         table = torch.full((1 + len(wanted), self.rows), torch.nan, dtype=torch.float64, device=self.device)
         gradients = self._gradient_views[following % 2]
         for block, views, into in zip(self._blocks, self._views, gradients, strict=True):

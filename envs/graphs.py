@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,26 +13,34 @@ class Graphs:
 
     The first time the work is done as it is, and libraries set themselves up; the second time it is recorded. What it
     reads has to stand where it stood, what it returns is overwritten the next time, and numbers that are Python's are
-    those of the recording: keys have to tell apart what they do.
+    those of the recording: keys have to tell apart what they do. Work that cannot be recorded, such as that of a module
+    that makes tensors of numbers on its way, is done as it is for good.
     """
 
     def __init__(self) -> None:
         self._recorded: dict[Hashable, tuple[torch.cuda.CUDAGraph, Tensor] | None] = {}
+        self.is_possible = True
 
     def run(self, key: Hashable, work: Callable[[], Tensor]) -> Tensor:
         """Return what ``work`` returns, on the current CUDA device."""
-        if key not in self._recorded:
+        if not self.is_possible or key not in self._recorded:
             self._recorded[key] = None
             return work()
         found = self._recorded[key]
         if found is None:
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self._pool()):
-                result = work()
-            found = self._recorded[key] = graph, result
+            found = self._recorded[key] = self._record(work)
+        if found is None:
+            return work()
         found[0].replay()
         return found[1]
 
-    def _pool(self) -> Any:
-        """Return the memory of the recordings so far: none of them needs it while another is replayed."""
-        return next((found[0].pool() for found in self._recorded.values() if found is not None), None)
+    def _record(self, work: Callable[[], Tensor]) -> tuple[torch.cuda.CUDAGraph, Tensor] | None:
+        pool = next((found[0].pool() for found in self._recorded.values() if found is not None), None)
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, pool=pool):  # one memory for all: none needs it while another is replayed
+                result = work()
+        except RuntimeError:
+            self.is_possible = False
+            return None
+        return graph, result

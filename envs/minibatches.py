@@ -49,7 +49,7 @@ class Minibatches:
     def advance(self) -> None:
         """Go on to the next minibatch of every stream."""
         self._step += 1
-        self._window, self._gathered = None, None
+        self.forget()
         batch = self._step % self.per_epoch
         self._first = batch * self.batch_size
         if self.shuffle and batch == 0:
@@ -60,6 +60,10 @@ class Minibatches:
                 self._shown = torch.from_numpy(self._order).to(self._index.device)
             assert self._shown is not None
             self._index.copy_(self._shown[:, self._first : self._first + self.batch_size])
+
+    def forget(self) -> None:
+        """Gather the present minibatches anew when they are asked for next."""
+        self._window, self._gathered = None, None
 
     def batch(self, streams: slice) -> tuple[Tensor, Tensor]:
         """Return the present minibatches of some of the S streams: inputs (S, B, …) and targets (S, B, …).

@@ -18,6 +18,9 @@ from lrcontrol.envs.layout import Layout
 from lrcontrol.envs.task import Task
 
 THIN = 16  # a lone product with fewer rows takes another kernel, and other rounding, than the same product in a stack
+FEW = (
+    128  # rows in a minibatch up to which a GPU multiplies replica by replica, into place, instead of once and copying
+)
 LARGE = 1 << 14  # products into a strided view run row by row, which beats a copy afterwards from this size on
 
 _aten = torch.ops.aten
@@ -77,6 +80,15 @@ def _is_known_activation(part: nn.Module | None) -> bool:
     return type(part) in _ACTIVATIONS and getattr(part, "alpha", 1.0) == 1.0
 
 
+def _is_each(x: Tensor) -> bool:
+    return x.is_cuda and x.shape[1] <= FEW
+
+
+def _repeated(x: Tensor, rows: int) -> Tensor:
+    """Return each row's minibatch (R, B, D) of those of the streams (S, B, D): a view where S is 1 or R."""
+    return x if len(x) == rows else x[:, None].expand(-1, rows // len(x), -1, -1).reshape(rows, *x.shape[1:])
+
+
 def _bmm(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
     """Return the products of stacked matrices, the same for a stack of one as within a larger stack."""
     if a.shape[0] == 1 and a.shape[1] < THIN:
@@ -121,7 +133,9 @@ class StackedMLP:
             weight, bias = views[layer.weight], views[layer.bias]
             rows, features, width = weight.shape
             out = self._buffer(use, number, (rows, features, batch), x)
-            if number == 0:
+            if number == 0 and _is_each(x):
+                _bmm(weight, _repeated(x, rows).transpose(1, 2), out)
+            elif number == 0:
                 wide = weight.reshape(streams, rows // streams * features, width)
                 _bmm(wide, x.transpose(1, 2), out.view(streams, -1, batch))
             else:
@@ -179,7 +193,10 @@ class StackedMLP:
             assert below is not None
             delta = _ACTIVATIONS[below][1](upstream, outputs[number - 1])
         streams, batch = x.shape[0], x.shape[1]
-        self._parameter_gradient(self.layers[0], delta.reshape(streams, -1, batch), x, into)
+        if _is_each(x):
+            self._parameter_gradient(self.layers[0], delta, _repeated(x, len(delta)), into)
+        else:
+            self._parameter_gradient(self.layers[0], delta.reshape(streams, -1, batch), x, into)
         return losses
 
     def _output_gradient(self, kept: Tensor, target: Tensor) -> Tensor:
@@ -193,7 +210,7 @@ class StackedMLP:
         """Write one layer's gradients from delta (groups, features, B) and the layer's input (groups, B, D)."""
         weight, bias = into[layer.weight], into[layer.bias]
         shape = (delta.shape[0], delta.shape[1], below.shape[2])
-        if shape == tuple(weight.shape) and shape[1] * shape[2] >= LARGE:
+        if shape == tuple(weight.shape) and (shape[1] * shape[2] >= LARGE or weight.is_cuda):
             _bmm(delta, below, weight)
             torch.sum(delta, dim=2, out=bias)
             return

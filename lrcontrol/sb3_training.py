@@ -44,10 +44,11 @@ def learn(
     every: int,
     tensorboard: bool,
     report: Report | None,
+    device: str = "cpu",
 ) -> None:
     """Train from where ``done`` is to ``timesteps``, with a validation and a checkpoint every so many of them."""
-    env = make_vec_env(plan)
-    model = make_model(plan, env, folder.path / "tensorboard" if tensorboard else None)
+    env = make_vec_env(plan, device)
+    model = make_model(plan, env, folder.path / "tensorboard" if tensorboard else None, device)
     overcount = plan.num_envs if plan.algorithm.overcounts else 1
     newest = folder.checkpoints.newest()
     if newest is not None:
@@ -63,13 +64,13 @@ def learn(
     watch.checkpoint()
 
 
-def make_vec_env(plan: Plan) -> VecMonitor:
+def make_vec_env(plan: Plan, device: str = "cpu") -> VecMonitor:
     """Return the environments."""
     share = len(plan.variants)
     env = SB3VecEnv(
         *(
             TrainingVectorEnv(
-                plan.num_envs // share, groups=max(1, plan.groups // share), device="cpu", **vars(settings)
+                plan.num_envs // share, groups=max(1, plan.groups // share), device=device, **vars(settings)
             )
             for settings in plan.variants
         )
@@ -85,7 +86,7 @@ def seed_envs(env: VecMonitor, plan: Plan, resumes: int) -> None:
     env.seed(FIRST_SEED // 2 + 1_000_000 * (plan.seed % 500) + 10_000 * (resumes % 100))
 
 
-def make_model(plan: Plan, env: VecMonitor, tensorboard: Path | None) -> BaseAlgorithm:
+def make_model(plan: Plan, env: VecMonitor, tensorboard: Path | None, device: str = "cpu") -> BaseAlgorithm:
     """Return a fresh model of the plan's algorithm."""
     parameters = copy.deepcopy(dict(plan.parameters))  # Stable-Baselines3 writes into policy_kwargs
     if {"batch_size", "n_steps", "n_epochs"} <= set(parameters):  # minibatches of one size, whatever num_envs is
@@ -100,7 +101,7 @@ def make_model(plan: Plan, env: VecMonitor, tensorboard: Path | None) -> BaseAlg
     log = None if tensorboard is None else str(tensorboard)
     try:
         model: BaseAlgorithm = plan.algorithm.load_class()(
-            plan.algorithm.policy, env, seed=plan.seed, device="cpu", verbose=0, tensorboard_log=log, **parameters
+            plan.algorithm.policy, env, seed=plan.seed, device=device, verbose=0, tensorboard_log=log, **parameters
         )
     except (AssertionError, TypeError, ValueError) as error:
         raise InputError(f"{plan.algorithm.title} cannot be made with {parameters}: {error}") from error
@@ -125,10 +126,10 @@ def restore(model: BaseAlgorithm, checkpoint: Path, timesteps: int, overcount: i
     A replay buffer is not kept: it is filled anew.
     """
     path = checkpoint / "last" / MODEL
-    model.set_parameters(str(path), device="cpu")
+    model.set_parameters(str(path), device=model.device)
     with zipfile.ZipFile(path) as archive:
         if VARIABLES in archive.namelist():  # what is learned beside the networks: the entropy coefficient of SAC
-            found = torch.load(io.BytesIO(archive.read(VARIABLES)), map_location="cpu", weights_only=True)
+            found = torch.load(io.BytesIO(archive.read(VARIABLES)), map_location=model.device, weights_only=True)
             for name, value in (found or {}).items():
                 getattr(model, name).data = value.data
     model.num_timesteps = timesteps * overcount

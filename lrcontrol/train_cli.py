@@ -87,6 +87,9 @@ class TrainOptions:
     tensorboard: bool = False
     """Write TensorBoard's files into OUT/tensorboard (needs the extra rl)."""
 
+    device: Literal["cpu", "cuda", "auto"] = "cpu"
+    """Of environments and networks. A GPU is worth it from some hundred environments on."""
+
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder for the agent. Default: runs/ and a name made of time, algorithm and task."""
 
@@ -155,6 +158,7 @@ def run_train(options: TrainOptions) -> int:
                 parameters=parameters,
                 evaluations=options.evaluations,
                 tensorboard=options.tensorboard,
+                device=options.device,
                 progress=progress,
                 say=lambda text: bars.console.print(text, highlight=False, soft_wrap=True),
                 **settings,

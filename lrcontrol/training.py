@@ -14,6 +14,7 @@ from lrcontrol.agents.trained import TrainedAgent
 from lrcontrol.algorithms import DISCRETE, Algorithm, find_algorithm
 from lrcontrol.digests import digest_of_task
 from lrcontrol.envs.distributions import Fixed, Mixture, TaskDistribution, find_tasks
+from lrcontrol.envs.engine import pick_device
 from lrcontrol.envs.errors import InputError
 from lrcontrol.envs.registry import TASKS
 from lrcontrol.envs.seeding import check_seed
@@ -165,6 +166,7 @@ def train(
     parameters: Mapping[str, Any] | None = None,
     evaluations: int = 20,
     tensorboard: bool = False,
+    device: str = "cpu",
     progress: Report | None = None,
     say: Callable[[str], None] = lambda text: None,
     **settings: Any,
@@ -190,6 +192,8 @@ def train(
         parameters: arguments of the algorithm's class, over its defaults here.
         evaluations: validations, each with a checkpoint, over the whole training.
         tensorboard: write TensorBoard's files into ``out/tensorboard``.
+        device: of environments and networks, ``"cpu"``, ``"cuda"``, or ``"auto"`` for the latter where it is. A GPU is
+            worth it from some hundred environments on.
         progress: called after every rollout.
         say: called with what a user should know, such as where a training was taken up again.
         settings: further fields of ``Settings``, such as ``reward``, ``reward_scale``, ``interval`` or ``lr0_range``.
@@ -202,6 +206,7 @@ def train(
         raise InputError(f"timesteps {timesteps} and evaluations {evaluations} must be positive")
     if tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise InputError("TensorBoard is not installed: pip install 'lrcontrol[rl]', or train without --tensorboard")
+    chosen = pick_device(device).type
     plan = make_plan(task, algo, optimizer, hyperparameters, num_envs, groups, seed, action, parameters or {}, settings)
     folder = TrainingFolder(Path(out), plan.config)
     try:
@@ -209,7 +214,8 @@ def train(
         if done.timesteps < timesteps:
             from lrcontrol.sb3_training import learn
 
-            learn(plan, folder, done, timesteps, max(1, timesteps // evaluations), tensorboard, progress)
+            every = max(1, timesteps // evaluations)
+            learn(plan, folder, done, timesteps, every, tensorboard, progress, chosen)
     finally:
         folder.close()
     return TrainedAgent.load(out)

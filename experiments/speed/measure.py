@@ -49,6 +49,8 @@ CASES: dict[str, tuple[str, Callable[[], Task]]] = {
     "784-64-10": ("adamw", peer),
     "mnist-cnn": ("sgd", lambda: lrcontrol.make_task("mnist-cnn")),
 }
+MOST_OWN = 1024  # replicas with minibatches of their own: drawing their orders is the CPU's work
+MOST_CONVOLVED = {"cpu": 64, "cuda": 1024}  # replicas of the convolutional network
 
 
 @dataclass(frozen=True)
@@ -212,11 +214,14 @@ def contenders(case: str, options: Options) -> dict[str, Callable[[], Any]]:
     for rows in options.replicas:
         streams = {"own minibatches": None, "shared minibatch": 1} if rows > 1 else {"own minibatches": None}
         for label, count in streams.items():
-            if case != "mnist-cnn" or rows <= 64 or options.device == "cuda":
+            most = MOST_OWN if count is None else sys.maxsize
+            if rows <= min(most, MOST_CONVOLVED[options.device] if case == "mnist-cnn" else sys.maxsize):
                 found[f"vector env, {rows}, {label}"] = lambda r=rows, s=count: Env(
                     task, optimizer, options.device, r, s
                 )
-    if options.device == "cpu":
+    if options.device == "cuda":
+        found["plain loop, CPU"] = lambda: Plain(task, optimizer, "cpu")
+    else:
         found["SyncVectorEnv, 16"] = lambda: Sync(task, optimizer, 16)
         found["SubprocVecEnv, 16"] = lambda: Subprocess(case, 16)
     return found

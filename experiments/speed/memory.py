@@ -1,6 +1,7 @@
 """Memory of the batched environment for each replica, against what the replicas themselves need.
 
-    python -m experiments.speed.memory
+    python -m experiments.speed.memory                 on the CPU
+    python -m experiments.speed.memory --device cuda   on a GPU, of its own memory
 
 Every size runs in a process of its own, for some steps; the peak of its resident memory counts. What a replica takes is
 the slope between two sizes, so that libraries and data do not count. Needs: parameters, optimizer state, gradient, and
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from experiments.speed.measure import CASES
@@ -38,20 +40,30 @@ class Options:
 
     cases: tuple[str, ...] = tuple(SIZES)
     """Which tasks."""
+    device: str = "cpu"
+    """cpu or cuda."""
     out: Path = HERE
     """Folder for the table."""
 
 
-def peak(case: str, rows: int) -> tuple[int, int]:
-    """Return the bytes of resident memory before the environment is made, and at the most, in this process."""
+def used(device: str) -> int:
+    """Return the most bytes so far: of this process's resident memory, or that it took of the GPU's."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT
+
+
+def peak(case: str, rows: int, device: str) -> tuple[int, int]:
+    """Return the bytes that are in use before the environment is made, and at the most."""
     optimizer, make = CASES[case]
     task = make()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT
-    env = TrainingVectorEnv(rows, streams=1 if case == "mnist-mlp" else None, task=task, optimizer=optimizer)
+    before = used(device)
+    streams = 1 if case == "mnist-mlp" else None
+    env = TrainingVectorEnv(rows, streams=streams, task=task, optimizer=optimizer, device=device)
     env.reset(seed=0, options={"lr0": 1e-3})
     for _ in range(5):
         env.step(np.zeros(rows, dtype=int))
-    return before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT
+    return before, used(device)
 
 
 def needs(case: str) -> int:
@@ -69,7 +81,7 @@ def main(options: Options) -> int:
     for case in options.cases:
         peaks: dict[int, list[int]] = {}
         for size in SIZES[case]:
-            code = f"from experiments.speed.memory import peak; print(*peak({case!r}, {size}))"
+            code = f"from experiments.speed.memory import peak; print(*peak({case!r}, {size}, {options.device!r}))"
             done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
             peaks[size] = [int(word) for word in done.stdout.split()]
         sizes = list(peaks)
@@ -81,7 +93,7 @@ def main(options: Options) -> int:
         row |= {"bytes_per_replica": round(slope), "needs": needs(case), "ratio": round(slope / needs(case), 2)}
         row["mib_above_import"] = " ".join(f"{(most - before) / 2**20:.0f}" for before, most in peaks.values())
         rows.append(row)
-    write(options.out / "memory.csv", rows)
+    write(options.out / f"memory{'' if options.device == 'cpu' else f'-{options.device}'}.csv", rows)
     return 0
 
 

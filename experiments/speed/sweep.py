@@ -1,6 +1,7 @@
 """What a training step costs as minibatch, width, number of replicas and probes grow, all on digits.
 
-    python -m experiments.speed.sweep
+    python -m experiments.speed.sweep                 on the CPU
+    python -m experiments.speed.sweep --device cuda   on a GPU
 
 The batched environment on 64-20-10, minibatches of 64, 256 replicas, plain SGD; one thing is changed at a time, and the
 variants are timed in turn, round after round. Writes sweep.csv and sweep.png: microseconds for each replica's step.
@@ -36,6 +37,8 @@ class Options:
     """Repetitions."""
     seconds: float = 0.4
     """Length of one timing, about."""
+    device: str = "cpu"
+    """cpu or cuda."""
     out: Path = HERE
     """Folder for table and figure."""
 
@@ -43,8 +46,8 @@ class Options:
 class Variant:
     """The batched environment on one task, under actions that hold the rate."""
 
-    def __init__(self, task: Task, rows: int = ROWS, features: tuple[str, ...] = DEFAULT_FEATURES) -> None:
-        self.env = TrainingVectorEnv(rows, task=task, multipliers=MULTIPLIERS, features=features, device="cpu")
+    def __init__(self, task: Task, device: str, rows: int = ROWS, features: tuple[str, ...] = DEFAULT_FEATURES) -> None:
+        self.env = TrainingVectorEnv(rows, task=task, multipliers=MULTIPLIERS, features=features, device=device)
         self.rows, self.action = rows, np.ones(rows, dtype=int)
         self.env.reset(seed=0, options={"lr0": 1e-3})
         self.step()
@@ -55,23 +58,24 @@ class Variant:
         return self.rows
 
 
-def variants() -> dict[tuple[str, str], Callable[[], Variant]]:
+def variants(device: str) -> dict[tuple[str, str], Callable[[], Variant]]:
     """Return what is timed, by what is changed and to what."""
     task = lrcontrol.make_task("digits-mlp")
     found: dict[tuple[str, str], Callable[[], Variant]] = {}
     for batch in (16, 64, 256, 1024):
-        found["minibatch", str(batch)] = lambda batch=batch: Variant(replace(task, batch_size=batch))
+        found["minibatch", str(batch)] = lambda batch=batch: Variant(replace(task, batch_size=batch), device)
     for width in (10, 20, 40, 80, 160):
-        found["width", str(width)] = lambda width=width: Variant(replace(task, model=lambda: mlp(64, width, 10)))
+        wider = replace(task, model=lambda width=width: mlp(64, width, 10))
+        found["width", str(width)] = lambda wider=wider: Variant(wider, device)
     for rows in (1, 4, 16, 64, 256, 1024):
-        found["replicas", str(rows)] = lambda rows=rows: Variant(task, rows)
+        found["replicas", str(rows)] = lambda rows=rows: Variant(task, device, rows)
     for name, extra in PROBES.items():
-        found["decision", name] = lambda extra=extra: Variant(task, features=(*DEFAULT_FEATURES, *extra))
+        found["decision", name] = lambda extra=extra: Variant(task, device, features=(*DEFAULT_FEATURES, *extra))
     return found
 
 
 def main(options: Options) -> int:
-    made = {key: make() for key, make in variants().items()}
+    made = {key: make() for key, make in variants(options.device).items()}
     rates: dict[tuple[str, str], list[float]] = {key: [] for key in made}
     for _ in range(options.rounds):
         for key, variant in made.items():
@@ -80,7 +84,8 @@ def main(options: Options) -> int:
         {"changed": changed, "to": to, "microseconds": round(1e6 / float(np.median(values)), 2)}
         for (changed, to), values in rates.items()
     ]
-    write(options.out / "sweep.csv", rows)
+    suffix = "" if options.device == "cpu" else f"-{options.device}"
+    write(options.out / f"sweep{suffix}.csv", rows)
     figure = Figure(figsize=(9.0, 3.0), layout="constrained")
     for axes, changed in zip(figure.subplots(1, 3, sharey=True), ("minibatch", "width", "replicas"), strict=True):
         mine = [row for row in rows if row["changed"] == changed]
@@ -88,7 +93,7 @@ def main(options: Options) -> int:
         axes.set(xlabel=changed, xscale="log", yscale="log")
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("µs for a replica's step")
-    figure.savefig(options.out / "sweep.png", dpi=110)
+    figure.savefig(options.out / f"sweep{suffix}.png", dpi=110)
     return 0
 
 

@@ -1,6 +1,7 @@
 """Environment steps a second of PPO, end to end: our batched environment against Stable-Baselines3's DummyVecEnv.
 
     python -m experiments.speed.training
+    python -m experiments.speed.training --device cuda --num-envs 256 4096
 
 digits-mlp, plain SGD, the defaults of lrcontrol.train; rounds of whole rollouts and updates, the two in turn, medians.
 Says where the time goes: environment, update, and the rest of a rollout (policy, buffer). Writes training.csv.
@@ -28,19 +29,21 @@ from lrcontrol.envs.sb3 import SB3VecEnv
 from lrcontrol.training import DEFAULTS, MULTIPLIERS
 
 HERE = Path(__file__).parent
-SETTINGS: dict[str, Any] = {"task": "digits-mlp", "multipliers": MULTIPLIERS, "device": "cpu"} | dict(DEFAULTS)
+SETTINGS: dict[str, Any] = {"task": "digits-mlp", "multipliers": MULTIPLIERS} | dict(DEFAULTS)
 
 
 @dataclass(frozen=True)
 class Options:
     """Time PPO end to end."""
 
-    num_envs: int = 256
-    """Of the batched environment."""
+    num_envs: tuple[int, ...] = (256,)
+    """Sizes of the batched environment."""
     dummies: int = 8
     """Single environments in DummyVecEnv."""
     rounds: int = 3
     """Rollouts with their updates, each timed; one more comes first and is not."""
+    device: str = "cpu"
+    """cpu or cuda: of the batched environment and its networks; DummyVecEnv's are on the CPU."""
     out: Path = HERE
     """Folder for the table."""
 
@@ -48,13 +51,13 @@ class Options:
 class Timed:
     """PPO with a clock on its environment and on its update."""
 
-    def __init__(self, env: Any, n_steps: int) -> None:
+    def __init__(self, env: Any, n_steps: int, device: str) -> None:
         parameters = {name: value for name, value in ALGORITHMS["ppo"].parameters.items() if name != ANNEALED}
         collected = n_steps * env.num_envs
         parameters |= {"n_steps": n_steps, "batch_size": min(parameters["batch_size"], collected)}
         self.seconds = {"environment": 0.0, "update": 0.0, "all": 0.0}
         self.collected = collected
-        self.model = PPO("MlpPolicy", VecMonitor(env), seed=0, device="cpu", **parameters)
+        self.model = PPO("MlpPolicy", VecMonitor(env), seed=0, device=device, **parameters)
         env.step_wait = self._clocked("environment", env.step_wait)
         self.model.train = self._clocked("update", self.model.train)  # type: ignore[method-assign]
 
@@ -77,14 +80,15 @@ class Timed:
 
 
 def main(options: Options) -> int:
+    device = options.device
     contenders = {
-        f"batched environment, {options.num_envs}": Timed(
-            SB3VecEnv(TrainingVectorEnv(options.num_envs, **SETTINGS)), n_steps=200
-        ),
-        f"DummyVecEnv, {options.dummies}": Timed(
-            DummyVecEnv([lambda: TrainingEnv(**SETTINGS) for _ in range(options.dummies)]), n_steps=200
-        ),
+        f"batched environment, {rows}": Timed(
+            SB3VecEnv(TrainingVectorEnv(rows, device=device, **SETTINGS)), n_steps=200, device=device
+        )
+        for rows in options.num_envs
     }
+    single = DummyVecEnv([lambda: TrainingEnv(device="cpu", **SETTINGS) for _ in range(options.dummies)])
+    contenders[f"DummyVecEnv, {options.dummies}"] = Timed(single, n_steps=200, device="cpu")
     found: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
     for number in range(options.rounds + 1):
         for name, contender in contenders.items():
@@ -96,9 +100,12 @@ def main(options: Options) -> int:
         medians = {key: float(np.median([seen[key] for seen in rounds])) for key in rounds[0]}
         rates = {"steps_per_second": round(medians.pop("steps_per_second"))}
         rows.append({"contender": name, "threads": torch.get_num_threads()} | rates | _rounded(medians))
-    ratios = [a["steps_per_second"] / b["steps_per_second"] for a, b in zip(*found.values(), strict=True)]
-    rows[0]["against_the_last"] = round(float(np.median(ratios)), 1)
-    write(options.out / "training.csv", rows)
+    *batched, last = found.values()
+    for row, rounds in zip(rows, batched, strict=False):
+        ratios = [a["steps_per_second"] / b["steps_per_second"] for a, b in zip(rounds, last, strict=True)]
+        row["against_the_last"] = round(float(np.median(ratios)), 1)
+    options.out.mkdir(parents=True, exist_ok=True)
+    write(options.out / f"training{'' if device == 'cpu' else f'-{device}'}.csv", rows)
     return 0
 
 
