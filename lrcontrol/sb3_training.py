@@ -7,6 +7,7 @@ import datetime
 import io
 import json
 import time
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -100,9 +101,11 @@ def make_model(plan: Plan, env: VecMonitor, tensorboard: Path | None, device: st
     hold = parameters.pop(HOLDING, 0.0)
     log = None if tensorboard is None else str(tensorboard)
     try:
-        model: BaseAlgorithm = plan.algorithm.load_class()(
-            plan.algorithm.policy, env, seed=plan.seed, device=device, verbose=0, tensorboard_log=log, **parameters
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "You are trying to run")  # it on a GPU, where the environments are, too
+            model: BaseAlgorithm = plan.algorithm.load_class()(
+                plan.algorithm.policy, env, seed=plan.seed, device=device, verbose=0, tensorboard_log=log, **parameters
+            )
     except (AssertionError, TypeError, ValueError) as error:
         raise InputError(f"{plan.algorithm.title} cannot be made with {parameters}: {error}") from error
     if hold:
