@@ -18,9 +18,7 @@ from lrcontrol.envs.layout import Layout
 from lrcontrol.envs.task import Task
 
 THIN = 16  # a lone product with fewer rows takes another kernel, and other rounding, than the same product in a stack
-FEW = (
-    128  # rows in a minibatch up to which a GPU multiplies replica by replica, into place, instead of once and copying
-)
+FEW = 128  # rows in a minibatch up to which a GPU multiplies replica by replica: one product for all has to copy
 LARGE = 1 << 14  # products into a strided view run row by row, which beats a copy afterwards from this size on
 
 _aten = torch.ops.aten

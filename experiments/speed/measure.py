@@ -30,6 +30,7 @@ import lrcontrol
 from experiments.tables import write
 from lrcontrol.cli import run_command
 from lrcontrol.envs import Task, TrainingEnv, TrainingVectorEnv, mlp
+from lrcontrol.envs.engine import pick_device
 from lrcontrol.envs.seeding import build_module
 
 HERE = Path(__file__).parent
@@ -275,7 +276,7 @@ def draw(rows: list[dict[str, Any]], device: str) -> Figure:
 
 def main(options: Options) -> int:
     began = time.perf_counter()
-    rate = gemm_rate(options.device)
+    rate = gemm_rate(pick_device(options.device).type)
     rows = [row for case in options.cases for row in measure(case, options, rate)]
     options.out.mkdir(parents=True, exist_ok=True)
     suffix = "" if options.device == "cpu" else f"-{options.device}"

@@ -26,6 +26,7 @@ from experiments.speed.measure import CASES
 from experiments.tables import write
 from lrcontrol.cli import run_command
 from lrcontrol.envs import TrainingVectorEnv
+from lrcontrol.envs.engine import pick_device
 from lrcontrol.envs.seeding import build_module
 
 HERE = Path(__file__).parent
@@ -77,6 +78,7 @@ def needs(case: str) -> int:
 
 
 def main(options: Options) -> int:
+    pick_device(options.device)
     rows = []
     for case in options.cases:
         peaks: dict[int, list[int]] = {}

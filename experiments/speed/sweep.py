@@ -23,6 +23,7 @@ from experiments.speed.measure import MULTIPLIERS, rate_of
 from experiments.tables import write
 from lrcontrol.cli import run_command
 from lrcontrol.envs import DEFAULT_FEATURES, Task, TrainingVectorEnv, mlp
+from lrcontrol.envs.engine import pick_device
 
 HERE = Path(__file__).parent
 ROWS = 256
@@ -75,7 +76,7 @@ def variants(device: str) -> dict[tuple[str, str], Callable[[], Variant]]:
 
 
 def main(options: Options) -> int:
-    made = {key: make() for key, make in variants(options.device).items()}
+    made = {key: make() for key, make in variants(pick_device(options.device).type).items()}
     rates: dict[tuple[str, str], list[float]] = {key: [] for key in made}
     for _ in range(options.rounds):
         for key, variant in made.items():

@@ -25,6 +25,7 @@ from experiments.tables import write
 from lrcontrol.algorithms import ALGORITHMS, ANNEALED
 from lrcontrol.cli import run_command
 from lrcontrol.envs import TrainingEnv, TrainingVectorEnv
+from lrcontrol.envs.engine import pick_device
 from lrcontrol.envs.sb3 import SB3VecEnv
 from lrcontrol.training import DEFAULTS, MULTIPLIERS
 
@@ -80,7 +81,7 @@ class Timed:
 
 
 def main(options: Options) -> int:
-    device = options.device
+    device = pick_device(options.device).type
     contenders = {
         f"batched environment, {rows}": Timed(
             SB3VecEnv(TrainingVectorEnv(rows, device=device, **SETTINGS)), n_steps=200, device=device
