@@ -306,6 +306,28 @@ def test_several_steps_of_an_off_policy_return_leave_its_minibatches_alone():
     assert make_model(plan, make_vec_env(plan), None).batch_size == 100
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_refused_before_anything_is_written(tmp_path):
+    for device, complaint in (("cuda", "finds no CUDA device"), ("tpu", "unknown device 'tpu'")):
+        with pytest.raises(InputError, match=complaint):
+            lrcontrol.train("quadratic", timesteps=64, num_envs=2, device=device, out=tmp_path / device)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "device",
+    ["auto", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"))],
+)
+def test_a_training_on_any_device_goes_on_where_it_ended(tmp_path, device):
+    options = {"num_envs": 4, "parameters": small("ppo"), "evaluations": 1, "device": device}
+    ends = []
+    for timesteps in (80, 160):
+        lrcontrol.train("quadratic:steps=10", out=tmp_path, timesteps=timesteps, **options)
+        ends.append(TrainedAgent.load(tmp_path / "last").training)
+    assert [end["resumes"] for end in ends] == [0, 1]
+    assert 80 <= ends[0]["timesteps"] < 160 <= ends[1]["timesteps"]
+
+
 def test_a_task_of_ones_own_that_cannot_be_trained_is_refused_as_the_evaluator_does(tmp_path):
     x, y = torch.randn(20, 3), torch.arange(20) % 4
     for width, classes, complaint in ((5, 4, "do not run on a minibatch"), (3, 2, "2 outputs|do not run")):
