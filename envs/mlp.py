@@ -19,7 +19,7 @@ from lrcontrol.envs.task import Task
 
 THIN = 16  # a lone product with fewer rows takes another kernel, and other rounding, than the same product in a stack
 FEW = 128  # rows in a minibatch up to which a GPU multiplies replica by replica: one product for all has to copy
-LARGE = 1 << 14  # products into a strided view run row by row, which beats a copy afterwards from this size on
+LARGE = 1 << 14  # products into a strided view run row by row on one thread; alone it beats a copy from this size on
 
 _aten = torch.ops.aten
 # Module type: forward in place, and backward from the upstream gradient, which it overwrites, and the output.
@@ -76,6 +76,10 @@ def plain_layers(module: nn.Module, task: Task) -> list[_Layer] | None:
 
 def _is_known_activation(part: nn.Module | None) -> bool:
     return type(part) in _ACTIVATIONS and getattr(part, "alpha", 1.0) == 1.0
+
+
+def _is_best_in_place(shape: tuple[int, int, int]) -> bool:
+    return shape[1] * shape[2] >= LARGE and (shape[0] == 1 or torch.get_num_threads() == 1)
 
 
 def _is_each(x: Tensor) -> bool:
@@ -208,7 +212,7 @@ class StackedMLP:
         """Write one layer's gradients from delta (groups, features, B) and the layer's input (groups, B, D)."""
         weight, bias = into[layer.weight], into[layer.bias]
         shape = (delta.shape[0], delta.shape[1], below.shape[2])
-        if shape == tuple(weight.shape) and (shape[1] * shape[2] >= LARGE or weight.is_cuda):
+        if shape == tuple(weight.shape) and (weight.is_cuda or _is_best_in_place(shape)):
             _bmm(delta, below, weight)
             torch.sum(delta, dim=2, out=bias)
             return
