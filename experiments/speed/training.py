@@ -9,6 +9,7 @@ Says where the time goes: environment, update, and the rest of a rollout (policy
 
 from __future__ import annotations
 
+import copy
 import sys
 import time
 from collections.abc import Callable
@@ -50,10 +51,11 @@ class Options:
 
 
 class Timed:
-    """PPO with a clock on its environment and on its update."""
+    """PPO, some of its parameters changed, with a clock on its environment and on its update."""
 
-    def __init__(self, env: Any, n_steps: int, device: str) -> None:
+    def __init__(self, env: Any, n_steps: int, device: str, **changed: Any) -> None:
         parameters = {name: value for name, value in ALGORITHMS["ppo"].parameters.items() if name != ANNEALED}
+        parameters |= copy.deepcopy(changed)  # Stable-Baselines3 writes into policy_kwargs
         collected = n_steps * env.num_envs
         parameters |= {"n_steps": n_steps, "batch_size": min(parameters["batch_size"], collected)}
         self.seconds = {"environment": 0.0, "update": 0.0, "all": 0.0}

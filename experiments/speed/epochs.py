@@ -1,0 +1,119 @@
+"""What PPO gains in speed, and loses in learning, when it goes over its rollouts fewer times.
+
+    python -m experiments.speed.epochs                  everything: forty minutes on two cores
+    python -m experiments.speed.epochs --parts speed    steps a second alone, two minutes
+
+digits-mlp, plain SGD, 256 environments; all but what a variant names is the default of lrcontrol.train. Three seeds
+each, trained into results/epochs and not done twice, then evaluated on runs 0 to 9 from the starts of
+experiments/agents. Writes epochs.csv and epochs_speed.csv.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+import lrcontrol
+from experiments.agents.reproduce import RUNS, STARTS
+from experiments.speed.training import SETTINGS, Timed
+from experiments.tables import describe, write
+from experiments.trainings import run_all
+from lrcontrol.cli import run_command
+from lrcontrol.envs import TrainingEnv, TrainingVectorEnv
+from lrcontrol.envs.sb3 import SB3VecEnv
+
+HERE = Path(__file__).parent
+SMALL = {"policy_kwargs": {"net_arch": [32, 32]}}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "default: 6 epochs of 6,400": {},
+    "3 epochs of 6,400": {"n_epochs": 3},
+    "3 epochs of 3,200": {"n_epochs": 3, "batch_size": 3200},
+    "2 epochs of 2,048": {"n_epochs": 2, "batch_size": 2048},
+    "2 epochs of 2,048, rate 0.0015": {"n_epochs": 2, "batch_size": 2048, "learning_rate": 1.5e-3},
+    "4 epochs of 6,400, networks of 32": {"n_epochs": 4} | SMALL,
+    "3 epochs of 6,400, networks of 32": {"n_epochs": 3} | SMALL,
+}
+LONGER = "2 epochs of 2,048, 4 million steps"
+SEEDS = 3
+
+
+@dataclass(frozen=True)
+class Options:
+    """Compare PPO's epochs."""
+
+    parts: tuple[str, ...] = ("speed", "learning")
+    """What to do."""
+    rounds: int = 5
+    """Rollouts with their updates, each timed; one more comes first and is not."""
+    work: Path = Path("results/epochs")
+    """Where the trained agents go."""
+    out: Path = HERE
+    """Folder for the tables."""
+
+
+def speed(options: Options) -> None:
+    """Time rollouts with their updates, all variants in turn."""
+    made = {
+        name: Timed(SB3VecEnv(TrainingVectorEnv(256, device="cpu", **SETTINGS)), 200, "cpu", **changed)
+        for name, changed in VARIANTS.items()
+    }
+    made["DummyVecEnv, 8"] = Timed(
+        DummyVecEnv([lambda: TrainingEnv(device="cpu", **SETTINGS) for _ in range(8)]), 200, "cpu"
+    )
+    found = {name: [contender.round()] for name, contender in made.items()}
+    for _ in range(options.rounds):
+        for name, contender in made.items():
+            found[name].append(contender.round())
+    rates = {name: np.array([seen["steps_per_second"] for seen in rounds[1:]]) for name, rounds in found.items()}
+    single = rates["DummyVecEnv, 8"]
+    rows = [
+        {
+            "variant": name,
+            "steps_per_second": round(float(np.median(values))),
+            "against_dummy_vec_env": round(float(np.median(values / single)), 1),
+            "update": round(float(np.median([seen["update"] for seen in found[name][1:]])), 3),
+        }
+        for name, values in rates.items()
+    ]
+    write(options.out / "epochs_speed.csv", rows)
+
+
+def learning(options: Options) -> None:
+    """Train every variant and write the final losses of its agents."""
+    variants = {name: (changed, 3_000_000) for name, changed in VARIANTS.items()}
+    variants[LONGER] = (VARIANTS["2 epochs of 2,048"], 4_000_000)
+    trainings: dict[str, list[str]] = {}
+    owners: dict[str, str] = {}
+    for number, (name, (changed, timesteps)) in enumerate(variants.items()):
+        extra = [f"{key}={value!r}" for key, value in changed.items()]
+        for seed in range(SEEDS):
+            words = ["--timesteps", str(timesteps), "--seed", str(seed), *(["--set", *extra] if extra else [])]
+            trainings[f"{number}-{seed}"], owners[f"{number}-{seed}"] = words, name
+    folders = run_all(trainings, options.work)
+    agents = [str(folder) for folder in folders.values()]
+    results = lrcontrol.evaluate(agents=[*agents, "constant"], lr0=STARTS, runs=RUNS)
+    rows = []
+    for folder, agent in zip(folders, results.agents, strict=False):
+        seen = describe(results, agent)
+        kept = {key: seen[key] for key in ("mean", "worst_start", "worst_run", "diverged")}
+        rows.append({"variant": owners[folder], "seed": folder[-1]} | kept)
+    write(options.out / "epochs.csv", rows)
+    for name in variants:
+        means = [row["mean"] for row in rows if row["variant"] == name]
+        print(f"{name}: geometric mean {np.exp(np.mean(np.log(means))):.4f}")
+
+
+def main(options: Options) -> int:
+    known = {"speed": speed, "learning": learning}
+    for part in options.parts:
+        known[part](options)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(Options, main, "python -m experiments.speed.epochs", None))
