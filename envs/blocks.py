@@ -42,7 +42,9 @@ def make_blocks(rows: int, streams: int, row_numbers: int, width: int, device: t
         width: parameters of a row.
         device: a GPU takes as much at once as goes into a quarter of its free memory.
     """
-    numbers = NUMBERS if device.type == "cpu" else torch.cuda.mem_get_info(device)[0] // 16
+    numbers = NUMBERS
+    if device.type == "cuda":
+        numbers = torch.cuda.mem_get_info(device)[0] // (4 * torch.get_default_dtype().itemsize)
     replicas, most = rows // streams, max(2, numbers // row_numbers)
     if replicas <= most:
         whole = _split(0, streams, most // replicas)

@@ -47,8 +47,8 @@ class Engine:
 
     A step passes over the replicas in blocks that stay in a cache: parameters moved, minibatch gathered, loss and
     gradient, measures, next update. On a GPU the blocks are as large as memory allows, and all that a step launches is
-    a CUDA graph. Numbers are of torch's default type, which has to be the model's: float32, unless
-    ``torch.set_default_dtype`` was told otherwise.
+    a CUDA graph, where data are shuffled and the momentum stays. Numbers are of torch's default type, which has to be
+    the model's: float32, unless ``torch.set_default_dtype`` was told otherwise.
 
     Args:
         task: what is trained.
@@ -106,7 +106,8 @@ class Engine:
         self._nothing = torch.full((rows,), torch.nan, device=self.device)
         self._rates = torch.zeros(rows, 1, device=self.device)
         self._frozen = torch.zeros(rows, 1, dtype=torch.bool, device=self.device)
-        self._graphs = Graphs() if self.device.type == "cuda" and self.minibatches.shuffle else None
+        can_replay = self.device.type == "cuda" and self.minibatches.shuffle
+        self._graphs = Graphs(self.device) if can_replay else None
         self.optimizer = make_optimizer(optimizer, uses_momentum, weight_decay, smoothing, self.layout, self._params)
         into = (self.optimizer.gradient(0), self.optimizer.gradient(1))
         self._gradient_views = [[self.layout.views(flat[block.rows]) for block in self._blocks] for flat in into]
@@ -125,8 +126,7 @@ class Engine:
     @property
     def minibatch(self) -> tuple[Tensor, Tensor]:
         """The present minibatches of all streams: inputs (S, B, …) and targets (S, B, …)."""
-        x, y = self.minibatches.batch(slice(0, self.streams))
-        return x.clone(), y.clone()
+        return self.minibatches.all()
 
     def reset(self, seeds: Sequence[RunSeeds], momentum: Momentum = 0.0) -> None:
         """Start all replicas anew; a stream takes its data order from the first of its rows.
@@ -141,11 +141,7 @@ class Engine:
         if len(seeds) != self.rows:
             raise InputError(f"{len(seeds)} seeds for {self.rows} replicas")
         start = self.params if self.device.type == "cpu" else torch.empty(self.params.shape)
-        for row, seed in enumerate(seeds):
-            if row and seed.init == seeds[row - 1].init:  # the rows of a stream are usually of one run
-                start[row] = start[row - 1]
-            else:
-                self._initial.write(start[row], seed.init)
+        self._initial.write(start, [seed.init for seed in seeds])
         if self.device.type != "cpu":
             self.params.copy_(start)
         self.minibatches.reset([seeds[row].data for row in range(0, self.rows, self.rows // self.streams)])

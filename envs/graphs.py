@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Hashable
 
 import torch
@@ -14,15 +15,26 @@ class Graphs:
     The first time the work is done as it is, and libraries set themselves up; the second time it is recorded. What it
     reads has to stand where it stood, what it returns is overwritten the next time, and numbers that are Python's are
     those of the recording: keys have to tell apart what they do. Work that cannot be recorded, such as that of a module
-    that makes tensors of numbers on its way, is done as it is for good.
+    that makes tensors of numbers on its way, is done as it is for good, and a warning says so.
+
+    Args:
+        device: what the work runs on.
+
+    Attributes:
+        is_possible: whether nothing has failed to be recorded yet.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._recorded: dict[Hashable, tuple[torch.cuda.CUDAGraph, Tensor] | None] = {}
         self.is_possible = True
 
     def run(self, key: Hashable, work: Callable[[], Tensor]) -> Tensor:
-        """Return what ``work`` returns, on the current CUDA device."""
+        """Return what ``work`` returns, which runs on the device."""
+        with torch.cuda.device(self._device):
+            return self._run(key, work)
+
+    def _run(self, key: Hashable, work: Callable[[], Tensor]) -> Tensor:
         if not self.is_possible or key not in self._recorded:
             self._recorded[key] = None
             return work()
@@ -40,7 +52,13 @@ class Graphs:
         try:
             with torch.cuda.graph(graph, pool=pool):  # one memory for all: none needs it while another is replayed
                 result = work()
-        except RuntimeError:
+        except RuntimeError as error:
             self.is_possible = False
+            reason = str(error).partition("\n")[0]
+            warnings.warn(
+                f"a training step cannot be recorded as a CUDA graph ({reason}): it is launched piece by piece, which "
+                f"is slower for small models",
+                stacklevel=2,
+            )
             return None
         return graph, result

@@ -31,7 +31,7 @@ class Minibatches:
         self._kind = np.uint16 if len(self.inputs) <= 1 << 16 else np.int64  # orders are the largest thing kept here
         self._order: NDArray[np.unsignedinteger | np.signedinteger] = np.zeros((0, 0), self._kind)
         self._shown: Tensor | None = None  # the orders on a GPU
-        self._index = torch.zeros(0, 0, dtype=torch.int64, device=device)  # and this step's minibatches of them, (S, B)
+        self._index: Tensor | None = None  # and this step's minibatches of them there, (S, B)
         self._gathered: tuple[Tensor, Tensor] | None = None
         self._window: slice | None = None
         self._memory: list[Tensor | None] = [None, None]
@@ -42,7 +42,8 @@ class Minibatches:
         self._generators = [np.random.Generator(np.random.PCG64(seed)) for seed in seeds]
         if self.shuffle and len(self._order) != len(seeds):
             self._order = np.empty((len(seeds), len(self.inputs)), self._kind)
-            self._index = self._index.new_zeros(len(seeds), self.batch_size)
+            if self.inputs.is_cuda:
+                self._index = torch.zeros(len(seeds), self.batch_size, dtype=torch.int64, device=self.inputs.device)
         self._step = -1
         self.advance()
 
@@ -55,7 +56,7 @@ class Minibatches:
         if self.shuffle and batch == 0:
             for row, generator in enumerate(self._generators):
                 self._order[row] = generator.permutation(len(self.inputs))
-        if self.shuffle and self._index.is_cuda:
+        if self._index is not None:
             if batch == 0:
                 self._shown = torch.from_numpy(self._order).to(self._index.device)
             assert self._shown is not None
@@ -72,16 +73,30 @@ class Minibatches:
         """
         if self._window == streams and self._gathered is not None:
             return self._gathered
-        window = slice(self._first, self._first + self.batch_size)
         if not self.shuffle:
             count = len(self._generators[streams])
+            window = slice(self._first, self._first + self.batch_size)
             x, y = self.inputs[window], self.targets[window]
             return x.expand(count, *x.shape), y.expand(count, *y.shape)
-        on_gpu = self._index.is_cuda
-        index = self._index[streams] if on_gpu else torch.from_numpy(self._order[streams, window].astype(np.int64))
-        self._window = streams
+        index, self._window = self._rows(streams), streams
         self._gathered = self._gather(self.inputs, index, 0), self._gather(self.targets, index, 1)
         return self._gathered
+
+    def all(self) -> tuple[Tensor, Tensor]:
+        """Return the present minibatches of all streams in memory of their own."""
+        streams = slice(0, len(self._generators))
+        if not self.shuffle:
+            x, y = self.batch(streams)
+            return x.clone(), y.clone()
+        index = self._rows(streams)
+        return self.inputs[index], self.targets[index]
+
+    def _rows(self, streams: slice) -> Tensor:
+        """Return which rows of the data the present minibatches of some streams are, (S, B)."""
+        if self._index is not None:
+            return self._index[streams]
+        window = slice(self._first, self._first + self.batch_size)
+        return torch.from_numpy(self._order[streams, window].astype(np.int64))
 
     def _gather(self, data: Tensor, index: Tensor, place: int) -> Tensor:
         """Return the rows of the index (S, B) in memory that the next call takes again."""

@@ -119,7 +119,8 @@ class AdamW:
         self._gradient, self._update = torch.zeros_like(like), torch.zeros_like(like)
         self._means, self._squares = torch.zeros_like(like), torch.zeros_like(like)
         self._squared = [-1] * len(like)  # the step whose gradient a row has squared last: β2 does not move
-        self._clock, self._clock_step = torch.ones((), device=like.device), 0  # steps taken after that one
+        # Steps taken after that one; of the type that torch's kernels read whatever the parameters are.
+        self._clock, self._clock_step = torch.ones((), dtype=torch.float32, device=like.device), 0
 
     def reset(self) -> None:
         """See BaseOptimizer."""

@@ -214,6 +214,7 @@ class _Watch(BaseCallback):
             "timesteps": self.steps,
             "seconds": self.done.seconds,
             "resumes": self.done.resumes,
+            "device": self.model.device.type,
             "validated_on": self.validation.names,
             "validation": asdict(score),
             "started": self.started,

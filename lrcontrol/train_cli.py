@@ -88,7 +88,7 @@ class TrainOptions:
     """Write TensorBoard's files into OUT/tensorboard (needs the extra rl)."""
 
     device: Literal["cpu", "cuda", "auto"] = "cpu"
-    """Of environments and networks. A GPU is worth it from some hundred environments on."""
+    """Of environments and networks; cuda is for hundreds of environments (--num-envs) or more."""
 
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder for the agent. Default: runs/ and a name made of time, algorithm and task."""

@@ -192,8 +192,8 @@ def train(
         parameters: arguments of the algorithm's class, over its defaults here.
         evaluations: validations, each with a checkpoint, over the whole training.
         tensorboard: write TensorBoard's files into ``out/tensorboard``.
-        device: of environments and networks, ``"cpu"``, ``"cuda"``, or ``"auto"`` for the latter where it is. A GPU is
-            worth it from some hundred environments on.
+        device: of environments and networks, ``"cpu"``, ``"cuda"``, which is for hundreds of environments or more, or
+            ``"auto"`` for the latter where it is.
         progress: called after every rollout.
         say: called with what a user should know, such as where a training was taken up again.
         settings: further fields of ``Settings``, such as ``reward``, ``reward_scale``, ``interval`` or ``lr0_range``.

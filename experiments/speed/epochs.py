@@ -4,8 +4,8 @@
     python -m experiments.speed.epochs --parts speed    steps a second alone, two minutes
 
 digits-mlp, plain SGD, 256 environments, learning rate 0.001; all else is as lrcontrol.train has it, whose default came
-out of this: two epochs of 2,048 at a rate of 0.0015. Three seeds each, trained into results/epochs and not done twice, then evaluated on runs 0 to 9 from the starts of
-experiments/agents. Writes epochs.csv and epochs_speed.csv.
+out of this: two epochs of 2,048 at a rate of 0.0015. Three seeds each, trained into results/epochs and not done twice,
+then evaluated on runs 0 to 9 from the starts of experiments/agents. Writes epochs.csv and epochs_speed.csv.
 """
 
 from __future__ import annotations

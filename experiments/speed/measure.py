@@ -6,7 +6,8 @@
 
 One process, one sitting: every contender of a case is timed in turn, round after round, and the medians are kept, so
 that whatever else the machine does falls on all alike. The unit is a training step of one replica: forward, backward,
-optimizer, and in the environments observation and reward as well. Writes speed.csv, speed.json and speed.png.
+optimizer, and in the environments observation and reward as well. Writes speed.csv, speed.json and speed.png, on a GPU
+speed-cuda.csv and so on.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -69,7 +70,7 @@ class Options:
     """Repetitions."""
     seconds: float = 0.6
     """Length of one timing, about."""
-    device: str = "cpu"
+    device: Literal["cpu", "cuda"] = "cpu"
     """cpu or cuda."""
     out: Path = HERE
     """Folder for table and figure."""

@@ -3,9 +3,10 @@
     python -m experiments.speed.memory                 on the CPU
     python -m experiments.speed.memory --device cuda   on a GPU, of its own memory
 
-Every size runs in a process of its own, for some steps; the peak of its resident memory counts. What a replica takes is
-the slope between two sizes, so that libraries and data do not count. Needs: parameters, optimizer state, gradient, and
-one set of activations (every layer's output for one minibatch). Linux and macOS. Writes memory.csv.
+Every size runs in a process of its own, for some steps; the peak of its resident memory counts, on a GPU that of what
+torch has allocated there. What a replica takes is the slope between two sizes, so that libraries and data do not count.
+Needs: parameters, optimizer state, gradient, and one set of activations (every layer's output for one minibatch). Linux
+and macOS. Writes memory.csv, or memory-cuda.csv.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -41,7 +42,7 @@ class Options:
 
     cases: tuple[str, ...] = tuple(SIZES)
     """Which tasks."""
-    device: str = "cpu"
+    device: Literal["cpu", "cuda"] = "cpu"
     """cpu or cuda."""
     out: Path = HERE
     """Folder for the table."""

@@ -4,7 +4,8 @@
     python -m experiments.speed.sweep --device cuda   on a GPU
 
 The batched environment on 64-20-10, minibatches of 64, 256 replicas, plain SGD; one thing is changed at a time, and the
-variants are timed in turn, round after round. Writes sweep.csv and sweep.png: microseconds for each replica's step.
+variants are timed in turn, round after round. Writes sweep.csv and sweep.png, or sweep-cuda.csv and
+sweep-cuda.png: microseconds for each replica's step.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -38,7 +39,7 @@ class Options:
     """Repetitions."""
     seconds: float = 0.4
     """Length of one timing, about."""
-    device: str = "cpu"
+    device: Literal["cpu", "cuda"] = "cpu"
     """cpu or cuda."""
     out: Path = HERE
     """Folder for table and figure."""

@@ -4,7 +4,8 @@
     python -m experiments.speed.training --device cuda --num-envs 256 4096
 
 digits-mlp, plain SGD, the defaults of lrcontrol.train; rounds of whole rollouts and updates, the two in turn, medians.
-Says where the time goes: environment, update, and the rest of a rollout (policy, buffer). Writes training.csv.
+Says where the time goes: environment, update, and the rest of a rollout (policy, buffer). Writes training.csv,
+or training-cuda.csv.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -44,7 +45,7 @@ class Options:
     """Single environments in DummyVecEnv."""
     rounds: int = 3
     """Rollouts with their updates, each timed; one more comes first and is not."""
-    device: str = "cpu"
+    device: Literal["cpu", "cuda"] = "cpu"
     """cpu or cuda: of the batched environment and its networks; DummyVecEnv's are on the CPU."""
     out: Path = HERE
     """Folder for the table."""
