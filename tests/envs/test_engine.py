@@ -374,6 +374,7 @@ def test_steps_are_told_apart_as_far_as_a_recording_needs_it(name, streams, lost
         expected, found = (run_with(engine, name, lost=lost, seed=seed) for engine in (plain, recorded))
         np.testing.assert_array_equal(found[0], expected[0])
         np.testing.assert_array_equal(found[1], expected[1])
+        np.testing.assert_array_equal(recorded.params.numpy(), plain.params.numpy())
     assert recorded._graphs.replayed > 40
     assert np.isnan(found[0][-1]).sum() == len(lost)
 
