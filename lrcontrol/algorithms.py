@@ -1,7 +1,6 @@
 """The Stable-Baselines3 algorithms that train agents here: where they are, what actions they take, their defaults.
 
-The parameters were chosen by ``experiments/agents/tune.py``, PPO's epochs, minibatches and rate by
-``experiments/speed/epochs.py``; what is not named is the algorithm's own default.
+The parameters were chosen by ``experiments/agents/tune.py``; what is not named is the algorithm's own default.
 """
 
 from __future__ import annotations
@@ -115,7 +114,7 @@ ALGORITHMS: dict[str, Algorithm] = {
         "PPO",
         (DISCRETE, BOX),
         parameters=_ON_POLICY
-        | {"batch_size": 2048, "n_epochs": 2, "ent_coef": 0.002, "learning_rate": 1.5e-3, ANNEALED: 5e-5},
+        | {"batch_size": 6400, "n_epochs": 6, "ent_coef": 0.002, "learning_rate": 1e-3, ANNEALED: 5e-5},
     ),
     "a2c": Algorithm(
         "stable_baselines3",

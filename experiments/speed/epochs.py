@@ -1,11 +1,13 @@
 """What PPO gains in speed, and loses in learning, when it goes over its rollouts fewer times.
 
-    python -m experiments.speed.epochs                  everything: forty minutes on two cores
-    python -m experiments.speed.epochs --parts speed    steps a second alone, two minutes
+    python -m experiments.speed.epochs                      everything: an hour and a half on two cores
+    python -m experiments.speed.epochs --parts speed        steps a second alone, two minutes
+    python -m experiments.speed.epochs --parts learning     three seeds of each variant on digits-mlp
+    python -m experiments.speed.epochs --parts unseen       two variants on random-digits, run on other tasks
 
-digits-mlp, plain SGD, 256 environments, learning rate 0.001; all else is as lrcontrol.train has it, whose default came
-out of this: two epochs of 2,048 at a rate of 0.0015. Three seeds each, trained into results/epochs and not done twice,
-then evaluated on runs 0 to 9 from the starts of experiments/agents. Writes epochs.csv and epochs_speed.csv.
+256 environments, plain SGD; all but what a variant names is the default of lrcontrol.train, which is the first variant.
+Trained into results/epochs and not done twice, then evaluated from the starts of experiments/agents. Writes
+epochs_speed.csv, epochs.csv and epochs_unseen.csv.
 """
 
 from __future__ import annotations
@@ -24,21 +26,22 @@ from experiments.speed.training import SETTINGS, Timed
 from experiments.tables import describe, write
 from experiments.trainings import run_all
 from lrcontrol.cli import run_command
-from lrcontrol.envs import TrainingEnv, TrainingVectorEnv
+from lrcontrol.envs import DEFAULT_FEATURES, TrainingEnv, TrainingVectorEnv
 from lrcontrol.envs.sb3 import SB3VecEnv
 
 HERE = Path(__file__).parent
 SMALL = {"policy_kwargs": {"net_arch": [32, 32]}}
-SIX = {"n_epochs": 6, "batch_size": 6400, "learning_rate": 1e-3}  # as lrcontrol.train had it before
+SIX = {"n_epochs": 6, "batch_size": 6400, "learning_rate": 1e-3}
 VARIANTS: dict[str, dict[str, Any]] = {
     "6 epochs of 6,400": SIX,
     "3 epochs of 6,400": SIX | {"n_epochs": 3},
     "3 epochs of 3,200": SIX | {"n_epochs": 3, "batch_size": 3200},
     "2 epochs of 2,048": SIX | {"n_epochs": 2, "batch_size": 2048},
-    "2 epochs of 2,048, rate 0.0015": {},
+    "2 epochs of 2,048, rate 0.0015": SIX | {"n_epochs": 2, "batch_size": 2048, "learning_rate": 1.5e-3},
     "4 epochs of 6,400, networks of 32": SIX | {"n_epochs": 4} | SMALL,
     "3 epochs of 6,400, networks of 32": SIX | {"n_epochs": 3} | SMALL,
 }
+COMPARED = ("6 epochs of 6,400", "2 epochs of 2,048, rate 0.0015")
 SEEDS = 3
 
 
@@ -46,7 +49,7 @@ SEEDS = 3
 class Options:
     """Compare PPO's epochs."""
 
-    parts: tuple[str, ...] = ("speed", "learning")
+    parts: tuple[str, ...] = ("speed", "learning", "unseen")
     """What to do."""
     rounds: int = 5
     """Rollouts with their updates, each timed; one more comes first and is not."""
@@ -106,8 +109,32 @@ def learning(options: Options) -> None:
         print(f"{name}: geometric mean {np.exp(np.mean(np.log(means))):.4f}")
 
 
+def unseen(options: Options) -> None:
+    """Train two seeds of two variants on random-digits, and run them on digits and both MNISTs."""
+    features = tuple(name for name in DEFAULT_FEATURES if name not in ("log_lr", "log_one_minus_momentum"))
+    words = ["--task", "random-digits", "--timesteps", "4000000"]
+    trainings = {
+        f"random-{number}-{seed}": [
+            *words,
+            *("--seed", str(seed), "--set", f"features={features}"),
+            *(f"{key}={value!r}" for key, value in VARIANTS[name].items()),
+        ]
+        for number, name in enumerate(COMPARED)
+        for seed in range(2)
+    }
+    folders = run_all(trainings, options.work)
+    agents, rows = [str(folder) for folder in folders.values()], []
+    for task in ("digits-mlp", "mnist-mlp", "fashion-mnist-mlp"):
+        results = lrcontrol.evaluate(task, agents, lr0=STARTS, runs=RUNS if task == "digits-mlp" else 3)
+        for folder, agent in zip(folders, results.agents, strict=True):
+            means = results.by_start(agent).mean(axis=1)
+            row = {"task": task, "variant": COMPARED[int(folder[-3])], "seed": folder[-1]}
+            rows.append(row | {"mean": f"{means.mean():.4g}", "worst_start": f"{means.max():.4g}"})
+    write(options.out / "epochs_unseen.csv", rows)
+
+
 def main(options: Options) -> int:
-    known = {"speed": speed, "learning": learning}
+    known = {"speed": speed, "learning": learning, "unseen": unseen}
     for part in options.parts:
         known[part](options)
     return 0
