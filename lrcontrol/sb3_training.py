@@ -68,11 +68,11 @@ def learn(
 def make_vec_env(plan: Plan, device: str = "cpu") -> VecMonitor:
     """Return the environments."""
     share = len(plan.variants)
+    count, groups = plan.num_envs // share, max(1, plan.groups // share)
+    streams = None if plan.streams is None else plan.streams // share
     env = SB3VecEnv(
         *(
-            TrainingVectorEnv(
-                plan.num_envs // share, groups=max(1, plan.groups // share), device=device, **vars(settings)
-            )
+            TrainingVectorEnv(count, groups=groups, streams=streams, device=device, **vars(settings))
             for settings in plan.variants
         )
     )

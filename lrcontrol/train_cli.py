@@ -62,6 +62,9 @@ class TrainOptions:
     groups: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """Groups of environments, each with a task of its own. Default: 1 on one task, 8 where tasks are drawn."""
 
+    streams: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """Orders of the data: environments that share one see the same minibatches, which is faster. Default: one each."""
+
     seed: int = 0
     """Seed of the network, of exploration and of the environments."""
 
@@ -153,6 +156,7 @@ def run_train(options: TrainOptions) -> int:
                 timesteps=options.timesteps,
                 num_envs=options.num_envs,
                 groups=options.groups,
+                streams=options.streams,
                 seed=options.seed,
                 action=options.action,
                 parameters=parameters,

@@ -43,6 +43,7 @@ class Plan:
     action: str
     num_envs: int
     groups: int
+    streams: int | None
     seed: int
     parameters: Mapping[str, Any]
     given: Mapping[str, Any]
@@ -71,7 +72,9 @@ class Plan:
             "seed": self.seed,
             "parameters": {name: _plain(value) for name, value in self.parameters.items()},
             "settings": {name: _plain(value) for name, value in self.given.items()},
-        } | ({"contents": own} if (own := _contents(self.tasks)) else {})
+            **({} if self.streams is None else {"streams": self.streams}),
+            **({"contents": own} if (own := _contents(self.tasks)) else {}),
+        }
 
 
 def _contents(tasks: TaskDistribution) -> dict[str, str]:
@@ -109,6 +112,7 @@ def make_plan(
     action: str | None,
     parameters: Mapping[str, Any],
     settings: Mapping[str, Any],
+    streams: int | None = None,
 ) -> Plan:
     """Return the plan of a training; arguments and errors are those of ``train``."""
     check_seed(seed)
@@ -137,6 +141,9 @@ def make_plan(
         raise InputError(f"{groups} groups cannot be shared by {len(optimizers)} optimizers: choose another number")
     if count % len(optimizers):
         raise InputError(f"{count} environments cannot be shared by {len(optimizers)} optimizers: choose num_envs")
+    least = len(optimizers) * max(1, groups // len(optimizers))  # one for each group of each optimizer
+    if streams is not None and (streams < 1 or count % streams or streams % least):
+        raise InputError(f"streams {streams} is no multiple of {least} that divides the {count} environments")
     return Plan(
         algo=algo,
         algorithm=algorithm,
@@ -145,6 +152,7 @@ def make_plan(
         action=kind,
         num_envs=count,
         groups=groups,
+        streams=streams,
         seed=seed,
         parameters={**algorithm.parameters, **parameters},
         given=given,
@@ -161,6 +169,7 @@ def train(
     timesteps: int = 3_000_000,
     num_envs: int | None = None,
     groups: int | None = None,
+    streams: int | None = None,
     seed: int = 0,
     action: str | None = None,
     parameters: Mapping[str, Any] | None = None,
@@ -187,6 +196,8 @@ def train(
         timesteps: environment steps, summed over the environments.
         num_envs: environments stepped at once; default the algorithm's.
         groups: groups of environments, each with a task of its own; default 1 on a fixed task, else 8.
+        streams: orders of the data over all environments; those that share one see the same minibatches, which is
+            faster. Default one for each.
         seed: of initial weights, exploration and environments, 0 or more; environments are the same again every 500.
         action: ``"discrete"`` or ``"box"``; default what the algorithm prefers.
         parameters: arguments of the algorithm's class, over its defaults here.
@@ -207,7 +218,9 @@ def train(
     if tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise InputError("TensorBoard is not installed: pip install 'lrcontrol[rl]', or train without --tensorboard")
     chosen = pick_device(device).type
-    plan = make_plan(task, algo, optimizer, hyperparameters, num_envs, groups, seed, action, parameters or {}, settings)
+    plan = make_plan(
+        task, algo, optimizer, hyperparameters, num_envs, groups, seed, action, parameters or {}, settings, streams
+    )
     folder = TrainingFolder(Path(out), plan.config)
     try:
         done = folder.take_up(say)

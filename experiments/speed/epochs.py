@@ -31,15 +31,18 @@ from lrcontrol.envs.sb3 import SB3VecEnv
 
 HERE = Path(__file__).parent
 SMALL = {"policy_kwargs": {"net_arch": [32, 32]}}
-SIX = {"n_epochs": 6, "batch_size": 6400, "learning_rate": 1e-3}
+SIX: dict[str, Any] = {"n_epochs": 6, "batch_size": 6400, "learning_rate": 1e-3}
+FAST: dict[str, Any] = {"n_epochs": 2, "batch_size": 2048, "learning_rate": 1.5e-3}
 VARIANTS: dict[str, dict[str, Any]] = {
     "6 epochs of 6,400": SIX,
     "3 epochs of 6,400": SIX | {"n_epochs": 3},
     "3 epochs of 3,200": SIX | {"n_epochs": 3, "batch_size": 3200},
     "2 epochs of 2,048": SIX | {"n_epochs": 2, "batch_size": 2048},
-    "2 epochs of 2,048, rate 0.0015": SIX | {"n_epochs": 2, "batch_size": 2048, "learning_rate": 1.5e-3},
+    "2 epochs of 2,048, rate 0.0015": FAST,
     "4 epochs of 6,400, networks of 32": SIX | {"n_epochs": 4} | SMALL,
     "3 epochs of 6,400, networks of 32": SIX | {"n_epochs": 3} | SMALL,
+    "6 epochs of 6,400, 32 streams": SIX | {"streams": 32},
+    "2 epochs of 2,048, rate 0.0015, 32 streams": FAST | {"streams": 32},
 }
 COMPARED = ("6 epochs of 6,400", "2 epochs of 2,048, rate 0.0015")
 SEEDS = 3
@@ -61,10 +64,11 @@ class Options:
 
 def speed(options: Options) -> None:
     """Time rollouts with their updates, all variants in turn."""
-    made = {
-        name: Timed(SB3VecEnv(TrainingVectorEnv(256, device="cpu", **SETTINGS)), 200, "cpu", **changed)
-        for name, changed in VARIANTS.items()
-    }
+    made: dict[str, Timed] = {}
+    for name, given in VARIANTS.items():
+        changed = {key: value for key, value in given.items() if key != "streams"}
+        env = TrainingVectorEnv(256, streams=given.get("streams"), device="cpu", **SETTINGS)
+        made[name] = Timed(SB3VecEnv(env), 200, "cpu", **changed)
     made["DummyVecEnv, 8"] = Timed(
         DummyVecEnv([lambda: TrainingEnv(device="cpu", **SETTINGS) for _ in range(8)]), 200, "cpu"
     )
@@ -91,9 +95,10 @@ def learning(options: Options) -> None:
     trainings: dict[str, list[str]] = {}
     owners: dict[str, str] = {}
     for number, (name, changed) in enumerate(VARIANTS.items()):
-        extra = [f"{key}={value!r}" for key, value in changed.items()]
+        extra = [f"{key}={value!r}" for key, value in changed.items() if key != "streams"]
+        shared = ["--streams", str(changed["streams"])] if "streams" in changed else []
         for seed in range(SEEDS):
-            words = ["--seed", str(seed), *(["--set", *extra] if extra else [])]
+            words = [*shared, "--seed", str(seed), "--set", *extra]
             trainings[f"{number}-{seed}"], owners[f"{number}-{seed}"] = words, name
     folders = run_all(trainings, options.work)
     agents = [str(folder) for folder in folders.values()]

@@ -306,6 +306,24 @@ def test_several_steps_of_an_off_policy_return_leave_its_minibatches_alone():
     assert make_model(plan, make_vec_env(plan), None).batch_size == 100
 
 
+def test_environments_share_their_minibatches_where_asked():
+    from lrcontrol.sb3_training import make_vec_env
+
+    def plan(streams, groups=2):
+        return make_plan("digits-mlp", "ppo", ("sgd", "adamw"), ("lr",), 16, groups, 0, None, {}, {}, streams)
+
+    env = make_vec_env(plan(4))
+    env.seed(0)
+    env.reset()
+    engines = [world.engine for part in env.venv.envs for world in part.worlds]
+    assert [(engine.rows, engine.streams) for engine in engines] == [(8, 2), (8, 2)]
+    assert "streams" not in plan(None).config
+    assert plan(4).config["streams"] == 4
+    for streams, groups in ((3, 2), (1, 2), (2, 4), (0, 2)):
+        with pytest.raises(InputError, match=rf"streams {streams} is no multiple of {groups} that divides the 16"):
+            plan(streams, groups)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_device_that_is_not_there_is_refused_before_anything_is_written(tmp_path):
     for device, complaint in (("cuda", "finds no CUDA device"), ("tpu", "unknown device 'tpu'")):
