@@ -43,6 +43,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "3 epochs of 6,400, networks of 32": SIX | {"n_epochs": 3} | SMALL,
     "6 epochs of 6,400, 32 streams": SIX | {"streams": 32},
     "2 epochs of 2,048, rate 0.0015, 32 streams": FAST | {"streams": 32},
+    "2 epochs of 2,048, rate 0.0015, 8 streams": FAST | {"streams": 8},
 }
 COMPARED = ("6 epochs of 6,400", "2 epochs of 2,048, rate 0.0015")
 SEEDS = 3
