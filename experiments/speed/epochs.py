@@ -1,6 +1,6 @@
-"""What PPO gains in speed, and loses in learning, when it goes over its rollouts fewer times.
+"""What PPO gains in speed, and loses in learning, with fewer epochs, smaller networks and shared minibatches.
 
-    python -m experiments.speed.epochs                      everything: an hour and a half on two cores
+    python -m experiments.speed.epochs                      everything: two hours on two cores
     python -m experiments.speed.epochs --parts speed        steps a second alone, two minutes
     python -m experiments.speed.epochs --parts learning     three seeds of each variant on digits-mlp
     python -m experiments.speed.epochs --parts unseen       two variants on random-digits, run on other tasks
