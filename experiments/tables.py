@@ -37,7 +37,8 @@ def rounded(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write rows as csv, and print them."""
+    """Write rows as csv, into a folder that is made if need be, and print them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     columns = list(dict.fromkeys(key for row in rows for key in row))
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")

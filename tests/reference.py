@@ -10,6 +10,16 @@ from torch import Tensor, nn
 from lrcontrol.envs import Smoothing, Task
 from lrcontrol.envs.seeding import RunSeeds
 
+# Optimizer, momentum, weight decay and smoothing.
+OPTIMIZERS = {
+    "sgd": ("sgd", 0.0, 0.0, None),
+    "sgd-momentum": ("sgd", 0.9, 0.0, None),
+    "adamw": ("adamw", 0.9, 0.0, None),
+    "adamw-decay": ("adamw", 0.9, 0.1, None),
+    "smoothed": ("sgd", 0.0, 0.0, Smoothing()),
+    "smoothed-from-zero": ("sgd", 0.9, 0.0, Smoothing(0.02, "zero")),
+}
+
 
 class Step(NamedTuple):
     loss: float

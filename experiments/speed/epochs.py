@@ -22,7 +22,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 import lrcontrol
 from experiments.agents.reproduce import RUNS, STARTS
-from experiments.speed.training import SETTINGS, Timed
+from experiments.speed.training import SETTINGS, Timed, against, in_turn
 from experiments.tables import describe, write
 from experiments.trainings import run_all
 from lrcontrol.cli import run_command
@@ -73,20 +73,15 @@ def speed(options: Options) -> None:
     made["DummyVecEnv, 8"] = Timed(
         DummyVecEnv([lambda: TrainingEnv(device="cpu", **SETTINGS) for _ in range(8)]), 200, "cpu"
     )
-    found = {name: [contender.round()] for name, contender in made.items()}
-    for _ in range(options.rounds):
-        for name, contender in made.items():
-            found[name].append(contender.round())
-    rates = {name: np.array([seen["steps_per_second"] for seen in rounds[1:]]) for name, rounds in found.items()}
-    single = rates["DummyVecEnv, 8"]
+    found = in_turn(made, options.rounds)
     rows = [
         {
             "variant": name,
-            "steps_per_second": round(float(np.median(values))),
-            "against_dummy_vec_env": round(float(np.median(values / single)), 1),
-            "update": round(float(np.median([seen["update"] for seen in found[name][1:]])), 3),
+            "steps_per_second": round(float(np.median([seen["steps_per_second"] for seen in rounds]))),
+            "against_dummy_vec_env": against(rounds, found["DummyVecEnv, 8"]),
+            "update": round(float(np.median([seen["update"] for seen in rounds])), 3),
         }
-        for name, values in rates.items()
+        for name, rounds in found.items()
     ]
     write(options.out / "epochs_speed.csv", rows)
 

@@ -179,6 +179,11 @@ def flops(task: Task) -> float | None:
     return total
 
 
+def suffix_of(device: str) -> str:
+    """Return what the names of a device's tables and figures end with."""
+    return "" if device == "cpu" else f"-{device}"
+
+
 def gemm_rate(device: str) -> float:
     """Return the machine's rate of large float32 matrix products, in operations a second."""
     size = 2048 if device == "cpu" else 8192
@@ -279,8 +284,7 @@ def main(options: Options) -> int:
     began = time.perf_counter()
     rate = gemm_rate(pick_device(options.device).type)
     rows = [row for case in options.cases for row in measure(case, options, rate)]
-    options.out.mkdir(parents=True, exist_ok=True)
-    suffix = "" if options.device == "cpu" else f"-{options.device}"
+    suffix = suffix_of(options.device)
     write(options.out / f"speed{suffix}.csv", rows)
     draw(rows, options.device).savefig(options.out / f"speed{suffix}.png", dpi=110)
     machine = {

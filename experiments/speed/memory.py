@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from experiments.speed.measure import CASES
+from experiments.speed.measure import CASES, suffix_of
 from experiments.tables import write
 from lrcontrol.cli import run_command
 from lrcontrol.envs import TrainingVectorEnv
@@ -96,7 +96,7 @@ def main(options: Options) -> int:
         row |= {"bytes_per_replica": round(slope), "needs": needs(case), "ratio": round(slope / needs(case), 2)}
         row["mib_above_import"] = " ".join(f"{(most - before) / 2**20:.0f}" for before, most in peaks.values())
         rows.append(row)
-    write(options.out / f"memory{'' if options.device == 'cpu' else f'-{options.device}'}.csv", rows)
+    write(options.out / f"memory{suffix_of(options.device)}.csv", rows)
     return 0
 
 

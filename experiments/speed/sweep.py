@@ -20,7 +20,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import lrcontrol
-from experiments.speed.measure import MULTIPLIERS, rate_of
+from experiments.speed.measure import MULTIPLIERS, rate_of, suffix_of
 from experiments.tables import write
 from lrcontrol.cli import run_command
 from lrcontrol.envs import DEFAULT_FEATURES, Task, TrainingVectorEnv, mlp
@@ -86,7 +86,7 @@ def main(options: Options) -> int:
         {"changed": changed, "to": to, "microseconds": round(1e6 / float(np.median(values)), 2)}
         for (changed, to), values in rates.items()
     ]
-    suffix = "" if options.device == "cpu" else f"-{options.device}"
+    suffix = suffix_of(options.device)
     write(options.out / f"sweep{suffix}.csv", rows)
     figure = Figure(figsize=(9.0, 3.0), layout="constrained")
     for axes, changed in zip(figure.subplots(1, 3, sharey=True), ("minibatch", "width", "replicas"), strict=True):

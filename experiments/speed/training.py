@@ -23,6 +23,7 @@ import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
+from experiments.speed.measure import suffix_of
 from experiments.tables import write
 from lrcontrol.algorithms import ALGORITHMS, ANNEALED
 from lrcontrol.cli import run_command
@@ -83,6 +84,23 @@ class Timed:
         return {"steps_per_second": self.collected / spent} | shares | {"rest": 1.0 - sum(shares.values())}
 
 
+def in_turn(contenders: dict[str, Timed], rounds: int) -> dict[str, list[dict[str, float]]]:
+    """Return the rounds of each contender, all of them in turn; one more comes first and does not count."""
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
+    for number in range(rounds + 1):
+        for name, contender in contenders.items():
+            seen = contender.round()
+            if number:
+                found[name].append(seen)
+    return found
+
+
+def against(rounds: list[dict[str, float]], others: list[dict[str, float]]) -> float:
+    """Return how many times as fast as others' some rounds were, the median of those next to each other."""
+    ratios = [a["steps_per_second"] / b["steps_per_second"] for a, b in zip(rounds, others, strict=True)]
+    return round(float(np.median(ratios)), 1)
+
+
 def main(options: Options) -> int:
     device = pick_device(options.device).type
     contenders = {
@@ -93,12 +111,7 @@ def main(options: Options) -> int:
     }
     single = DummyVecEnv([lambda: TrainingEnv(device="cpu", **SETTINGS) for _ in range(options.dummies)])
     contenders[f"DummyVecEnv, {options.dummies}"] = Timed(single, n_steps=200, device="cpu")
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
-    for number in range(options.rounds + 1):
-        for name, contender in contenders.items():
-            seen = contender.round()
-            if number:
-                found[name].append(seen)
+    found = in_turn(contenders, options.rounds)
     rows = []
     for name, rounds in found.items():
         medians = {key: float(np.median([seen[key] for seen in rounds])) for key in rounds[0]}
@@ -106,10 +119,8 @@ def main(options: Options) -> int:
         rows.append({"contender": name, "threads": torch.get_num_threads()} | rates | _rounded(medians))
     *batched, last = found.values()
     for row, rounds in zip(rows, batched, strict=False):
-        ratios = [a["steps_per_second"] / b["steps_per_second"] for a, b in zip(rounds, last, strict=True)]
-        row["against_the_last"] = round(float(np.median(ratios)), 1)
-    options.out.mkdir(parents=True, exist_ok=True)
-    write(options.out / f"training{'' if device == 'cpu' else f'-{device}'}.csv", rows)
+        row["against_the_last"] = against(rounds, last)
+    write(options.out / f"training{suffix_of(device)}.csv", rows)
     return 0
 
 
