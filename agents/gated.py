@@ -15,7 +15,8 @@ import numpy as np
 from lrcontrol.agents.network import Network
 from lrcontrol.agents.trained import TrainedAgent
 from lrcontrol.envs.errors import InputError
-from lrcontrol.envs.features import LIMIT, Array
+from lrcontrol.envs.features import LIMIT
+from lrcontrol.envs.values import Array
 
 SURE = 10.0  # tanh of it is 1 in single precision
 SCALE = 128.0  # a line z is 128 tanh(z / 128), to 6e-4 for z in −3..3

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from lrcontrol.envs.blocks import make_blocks, take
 from lrcontrol.envs.errors import InputError
-from lrcontrol.envs.features import Array
 from lrcontrol.envs.functional import StackedModule, check_functional, check_task
 from lrcontrol.envs.graphs import Graphs
 from lrcontrol.envs.initial import Initial
@@ -22,6 +21,7 @@ from lrcontrol.envs.optimizers import Momentum, column, make_optimizer
 from lrcontrol.envs.reductions import row_dot, row_norm
 from lrcontrol.envs.seeding import RunSeeds, build_module
 from lrcontrol.envs.task import Data, Smoothing, Task
+from lrcontrol.envs.values import Array
 
 EVALUATED = 1000  # rows of a data set that are evaluated at once, whatever else is: a norm over them is of these
 EVALUATION_NUMBERS = 1 << 22  # activations held at once then, as if a layer had 64

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Generic
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lrcontrol.envs.errors import InputError, unknown
-
-Array = NDArray[np.float64]
+from lrcontrol.envs.values import TINY, Array, Values, greater, lesser, log10, over, root, safe_log
 
 LIMIT = 10.0  # features are clipped to ±LIMIT; NaN, as of a run that has diverged, reads 0
 FAST, SLOW = 0.2, 0.03  # weights of the newest loss in the running averages
 EARLY = 30  # training steps after which a run has found its feet, and unscaled inputs have lost their first losses
 SHALLOW, DEEP = 3, 12  # weight matrices, between which depth counts: deeper networks that learn have skip connections
 FALLEN = -4.5  # logs: a loss of a ninetieth of the first, where runs as long as those in training hardly get
-TINY = 1e-12  # losses below it read as it
 VERSION = 1  # raised whenever a feature changes its meaning; trained agents record it
 
 
 @dataclass
-class Moment:
-    """All that features are made from, at one moment; arrays are (R,), a row for each replica.
+class Moment(Generic[Values]):
+    """All that features are made from, at one moment: arrays (R,), a row for each replica, or numbers for one run.
 
     ``level`` is what decisions have made of the rate so far: a multiple of ``begin``, its first value, schedule aside.
     ``adaptive`` says that the optimizer scales each parameter's step by itself, as Adam does and SGD does not.
@@ -32,52 +32,54 @@ class Moment:
     ``measures`` holds what has to be measured on the parameters and gradients, and only what was asked for.
     """
 
-    loss: Array
-    lr: Array
-    momentum: Array
-    begin: Array
-    level: Array
+    loss: Values
+    lr: Values
+    momentum: Values
+    begin: Values
+    level: Values
     step: int
     steps: int
     adaptive: bool
     matrices: int = 1
     interval: int = 1
-    measures: dict[str, Array] = field(default_factory=dict)
+    measures: Mapping[str, Values] = field(default_factory=dict)
 
 
-class LossHistory:
-    """The losses so far: last, averages, best, first and early; to be told each training step's loss."""
+class LossHistory(Generic[Values]):
+    """The losses so far: last, averages, best, first and early; to be told each training step's loss.
 
-    def __init__(self, loss: Array) -> None:
-        self.first = self.last = self.previous = self.fast = self.slow = self.best = self.early = loss.copy()
+    Losses are arrays (R,), which are not to be changed afterwards, or numbers.
+    """
+
+    first: Values
+    last: Values
+    previous: Values
+    fast: Values
+    slow: Values
+    best: Values
+    early: Values
+
+    def __init__(self, loss: Values) -> None:
+        self.first = self.last = self.previous = self.fast = self.slow = self.best = self.early = loss
         self.seen = 0  # training steps
-        self._logs: dict[str, Array] = {}
+        self._logs: dict[str, Values] = {}
 
-    def add(self, loss: Array) -> None:
-        """Take in the loss (R,) of the next training step."""
+    def add(self, loss: Values) -> None:
+        """Take in the loss of the next training step."""
         self._logs = {}
-        self.previous, self.last = self.last, loss.copy()
+        self.previous, self.last = self.last, loss
         self.fast = FAST * loss + (1.0 - FAST) * self.fast
         self.slow = SLOW * loss + (1.0 - SLOW) * self.slow
-        self.best = np.minimum(self.best, self.fast)
+        self.best = lesser(self.best, self.fast)
         self.seen += 1
         if self.seen <= EARLY:
             self.early = self.fast
 
-    def log(self, name: str) -> Array:
-        """Return the ``safe_log`` (R,) of ``last``, ``fast`` or another, taken once for all features."""
+    def log(self, name: str) -> Values:
+        """Return the ``safe_log`` of ``last``, ``fast`` or another, taken once for all features."""
         if name not in self._logs:
             self._logs[name] = safe_log(getattr(self, name))
         return self._logs[name]
-
-
-def safe_log(values: Array) -> Array:
-    """Return the natural logarithm, values below 1e-12 read as 1e-12 and NaN kept."""
-    return np.log(np.maximum(values, TINY))
-
-
-def _log10(values: Array) -> Array:
-    return np.log10(np.maximum(values, 1e-30))
 
 
 @dataclass(frozen=True)
@@ -85,31 +87,39 @@ class Feature:
     """One number for each replica: what it says, how it is computed, and which measures it needs."""
 
     description: str
-    compute: Callable[[Moment, LossHistory], Array]
+    compute: Callable[[Moment[Any], LossHistory[Any]], Any]
     measures: tuple[str, ...] = ()
 
 
-def _grad_cosine(now: Moment, _: LossHistory) -> Array:
+def _grad_cosine(now: Moment[Values], _: LossHistory[Values]) -> Values:
     measures = now.measures
-    cosine: Array = measures["grad_dot_memory"] / np.sqrt(measures["grad_sq"] * measures["memory_sq"])
-    return cosine
+    return over(measures["grad_dot_memory"], root(measures["grad_sq"] * measures["memory_sq"]))
 
 
-def _far_below(_: Moment, past: LossHistory) -> Array:
-    return np.minimum(past.log("fast") - past.log("first") - FALLEN, 0.0)
+def _next_to_loss(now: Moment[Values], change: Values) -> Values:
+    """Return log10 of a change of the loss, or of a square, over the loss."""
+    return log10(change / greater(now.loss, TINY))
 
 
-def _slope(measures: dict[str, Array], trial: str) -> Array:
+def _next_to_parameters(now: Moment[Values], rate: Values) -> Values:
+    """Return log10 of the step's length at a rate over that of the parameters."""
+    return log10(rate * root(over(now.measures["update_sq"], now.measures["param_sq"])))
+
+
+def _far_below(_: Moment[Values], past: LossHistory[Values]) -> Values:
+    return lesser(past.log("fast") - past.log("first") - FALLEN, 0.0)
+
+
+def _slope(measures: Mapping[str, Values], trial: str) -> Values:
     same, more = measures["probe_loss"], measures[trial]
-    slope: Array = (same - more) / (np.maximum(np.abs(same), TINY) * np.log(measures["probe_factor"]))
-    return slope
+    return (same - more) / (greater(abs(same), TINY) * safe_log(measures["probe_factor"]))
 
 
-def _probe_slope(now: Moment, _: LossHistory) -> Array:
+def _probe_slope(now: Moment[Values], _: LossHistory[Values]) -> Values:
     return _slope(now.measures, "probe_loss_more")
 
 
-def _probe_momentum_slope(now: Moment, _: LossHistory) -> Array:
+def _probe_momentum_slope(now: Moment[Values], _: LossHistory[Values]) -> Values:
     return _slope(now.measures, "probe_loss_momentum")
 
 
@@ -125,18 +135,18 @@ FEATURES: dict[str, Feature] = {
     ),
     "above_best": Feature(
         "fast_vs_best, at most 1: what has run away counts no more than that",
-        lambda now, past: np.minimum(past.log("fast") - past.log("best"), 1.0),
+        lambda now, past: lesser(past.log("fast") - past.log("best"), 1.0),
     ),
     "fast_vs_first": Feature(
         "log of the fast average over the first loss", lambda now, past: past.log("fast") - past.log("first")
     ),
     "below_first": Feature(
         f"fast_vs_first, at least {FALLEN}: what has fallen below a ninetieth counts as that",
-        lambda now, past: np.maximum(past.log("fast") - past.log("first"), FALLEN),
+        lambda now, past: greater(past.log("fast") - past.log("first"), FALLEN),
     ),
     "below_early": Feature(
         f"log of the fast average over what it was after {EARLY} training steps, at least {FALLEN}; 0 until then",
-        lambda now, past: np.maximum(past.log("fast") - past.log("early"), FALLEN),
+        lambda now, past: greater(past.log("fast") - past.log("early"), FALLEN),
     ),
     "far_below_first": Feature(
         f"fast_vs_first less below_first: by how much it is below {FALLEN}, else 0",
@@ -144,7 +154,7 @@ FEATURES: dict[str, Feature] = {
     ),
     "far_below_spaced": Feature(
         "far_below_first times log10 of the training steps from one decision to the next; 0 with one at each step",
-        lambda now, past: np.log10(now.interval) * _far_below(now, past),
+        lambda now, past: math.log10(now.interval) * _far_below(now, past),
     ),
     "grad_cosine": Feature(
         "cosine of g and the momentum buffer v (the last gradient without momentum)",
@@ -153,50 +163,44 @@ FEATURES: dict[str, Feature] = {
     ),
     "predicted_decrease": Feature(
         "log10(lr g·u / L)",
-        lambda now, past: _log10(now.lr * now.measures["grad_dot_update"] / np.maximum(now.loss, TINY)),
+        lambda now, past: _next_to_loss(now, now.lr * now.measures["grad_dot_update"]),
         ("grad_dot_update",),
     ),
     "possible_decrease": Feature(
         "log10(lr ‖g‖ ‖u‖ / L): what the loss would fall by, next to itself, were u to point straight down",
-        lambda now, past: _log10(
-            now.lr * np.sqrt(now.measures["grad_sq"] * now.measures["update_sq"]) / np.maximum(now.loss, TINY)
-        ),
+        lambda now, past: _next_to_loss(now, now.lr * root(now.measures["grad_sq"] * now.measures["update_sq"])),
         ("grad_sq", "update_sq"),
     ),
     "relative_step": Feature(
         "log10(lr ‖u‖ / ‖θ‖)",
-        lambda now, past: _log10(now.lr * np.sqrt(now.measures["update_sq"] / now.measures["param_sq"])),
+        lambda now, past: _next_to_parameters(now, now.lr),
         ("update_sq", "param_sq"),
     ),
     "relative_peak": Feature(
         "log10(lr ‖u‖ / ‖θ‖) with the rate as it were if the schedule were at its peak",
-        lambda now, past: _log10(now.begin * now.level * np.sqrt(now.measures["update_sq"] / now.measures["param_sq"])),
+        lambda now, past: _next_to_parameters(now, now.begin * now.level),
         ("update_sq", "param_sq"),
     ),
     "grad_sq_over_loss": Feature(
         "log10(‖g‖² / L)",
-        lambda now, past: _log10(now.measures["grad_sq"] / np.maximum(now.loss, TINY)),
+        lambda now, past: _next_to_loss(now, now.measures["grad_sq"]),
         ("grad_sq",),
     ),
-    "budget_left": Feature(
-        "share of the training steps left", lambda now, past: np.full_like(now.loss, 1.0 - now.step / now.steps)
-    ),
-    "log_steps_left": Feature(
-        "log10(1 + steps left)", lambda now, past: np.full_like(now.loss, np.log10(1.0 + now.steps - now.step))
-    ),
-    "log_lr": Feature("log10 lr", lambda now, past: _log10(now.lr)),
+    "budget_left": Feature("share of the training steps left", lambda now, past: 1.0 - now.step / now.steps),
+    "log_steps_left": Feature("log10(1 + steps left)", lambda now, past: math.log10(1.0 + now.steps - now.step)),
+    "log_lr": Feature("log10 lr", lambda now, past: log10(now.lr)),
     "log_level": Feature(
-        "log10 of what decisions have multiplied the rate by since it began", lambda now, past: _log10(now.level)
+        "log10 of what decisions have multiplied the rate by since it began", lambda now, past: log10(now.level)
     ),
     "adaptive": Feature(
         "1 under AdamW and others that scale each parameter's step, 0 under SGD",
-        lambda now, past: np.full_like(now.loss, float(now.adaptive)),
+        lambda now, past: float(now.adaptive),
     ),
     "log_depth": Feature(
         f"log10 of a third of the number of weight matrices, which counts as {SHALLOW} at least and {DEEP} at most",
-        lambda now, past: np.full_like(now.loss, np.log10(min(max(now.matrices, SHALLOW), DEEP) / SHALLOW)),
+        lambda now, past: math.log10(min(max(now.matrices, SHALLOW), DEEP) / SHALLOW),
     ),
-    "log_one_minus_momentum": Feature("log10(1 − β)", lambda now, past: _log10(1.0 - now.momentum)),
+    "log_one_minus_momentum": Feature("log10(1 − β)", lambda now, past: log10(1.0 - now.momentum)),
     "probe_slope": Feature(
         "(L(lr) − L(f·lr)) / (L(lr) log f) on one minibatch: positive if a higher rate is better; two forward passes",
         _probe_slope,
@@ -229,11 +233,15 @@ STEP_MEASURES = frozenset({"param_sq", "update_sq"})
 UNIT_MEASURES = STEP_MEASURES | {"grad_dot_update"}
 
 
-def highest_rate(relative_step: float, measures: dict[str, Array]) -> Array:
-    """Return the rate (R,) at which lr ‖u‖ is ``relative_step`` times ‖θ‖; inf where one of them is 0 or not finite."""
+def highest_rate(relative_step: float, measures: Mapping[str, Values]) -> Values:
+    """Return the rate at which lr ‖u‖ is ``relative_step`` times ‖θ‖; inf where one of them is 0 or not finite."""
+    param_sq, update_sq = measures["param_sq"], measures["update_sq"]
+    if isinstance(param_sq, float):
+        rate = relative_step * root(over(param_sq, update_sq))
+        return rate if 0.0 < rate < math.inf else math.inf
     with np.errstate(all="ignore"):
-        rate = relative_step * np.sqrt(measures["param_sq"] / measures["update_sq"])
-    return np.where(np.isfinite(rate) & (rate > 0.0), rate, np.inf)
+        rates = relative_step * np.sqrt(param_sq / update_sq)
+    return np.where(np.isfinite(rates) & (rates > 0.0), rates, np.inf)
 
 
 def natural_rate(loss: Array, measures: dict[str, Array]) -> Array:
@@ -268,11 +276,19 @@ def measures_of(features: Sequence[str]) -> frozenset[str]:
     return frozenset(measure for name in features for measure in FEATURES[name].measures)
 
 
-def observe(features: Sequence[str], now: Moment, past: LossHistory) -> NDArray[np.float32]:
-    """Return the observation (R, len(features)), each feature clipped to ±10, NaN as 0."""
+def observe(features: Sequence[str], now: Moment[Values], past: LossHistory[Values]) -> NDArray[np.float32]:
+    """Return the observation (R, len(features)), each feature clipped to ±10, NaN as 0; R is 1 for numbers."""
+    if isinstance(now.loss, float):
+        return np.array([[_clipped(FEATURES[name].compute(now, past)) for name in features]], dtype=np.float32)
     stacked = np.empty((len(now.loss), len(features)))
     with np.errstate(all="ignore"):
         for column, name in enumerate(features):
             stacked[:, column] = FEATURES[name].compute(now, past)
     stacked[np.isnan(stacked)] = 0.0
     return np.minimum(np.maximum(stacked, -LIMIT), LIMIT).astype(np.float32)
+
+
+def _clipped(value: Any) -> float:
+    """Return what ``observe`` makes of one number."""
+    value = float(value)
+    return 0.0 if value != value else min(max(value, -LIMIT), LIMIT)

@@ -12,9 +12,10 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from lrcontrol.envs.errors import InputError, unknown
-from lrcontrol.envs.features import LIMIT, Array
+from lrcontrol.envs.features import LIMIT
 from lrcontrol.envs.groups import EpisodeSeeds, Group
 from lrcontrol.envs.settings import Settings
+from lrcontrol.envs.values import Array
 from lrcontrol.envs.world import Observation, World
 
 Action: TypeAlias = Any  # an index, indices, or numbers in −1..1, by the settings

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lrcontrol.envs.features import Array, safe_log
+from lrcontrol.envs.values import Array, safe_log
 
 VALIDATION = "validation-loss"
 
@@ -40,7 +40,7 @@ def _negative_log_loss(it: Stretch) -> Array:
 
 
 def _log_loss_change(it: Stretch) -> Array:
-    return safe_log(it.before) - safe_log(it.losses[-1])
+    return np.asarray(safe_log(it.before) - safe_log(it.losses[-1]))
 
 
 def _fast_loss_change(it: Stretch) -> Array:

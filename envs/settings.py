@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from lrcontrol.envs.distributions import TaskSource
 from lrcontrol.envs.errors import InputError, unknown
-from lrcontrol.envs.features import DEFAULT_FEATURES, STEP_MEASURES, UNIT_MEASURES, Array, measures_of
+from lrcontrol.envs.features import DEFAULT_FEATURES, STEP_MEASURES, UNIT_MEASURES, measures_of
 from lrcontrol.envs.optimizers import OPTIMIZERS
 from lrcontrol.envs.rewards import REWARDS
 from lrcontrol.envs.schedules import Schedule
 from lrcontrol.envs.task import Smoothing
+from lrcontrol.envs.values import Array
 
 HOLD = Schedule("constant")
 FORMS = ("recursive", "anchored", "absolute")

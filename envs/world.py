@@ -11,12 +11,13 @@ from lrcontrol.envs.budget import Budget
 from lrcontrol.envs.distributions import Fixed, find_tasks
 from lrcontrol.envs.engine import Engine, pick_device
 from lrcontrol.envs.errors import InputError
-from lrcontrol.envs.features import Array, LossHistory, Moment, highest_rate, natural_rate, observe
+from lrcontrol.envs.features import LossHistory, Moment, highest_rate, natural_rate, observe
 from lrcontrol.envs.optimizers import Momentum
 from lrcontrol.envs.rewards import REWARDS, VALIDATION, Stretch, worst_loss
 from lrcontrol.envs.seeding import RunSeeds, log_uniform
 from lrcontrol.envs.settings import Settings
 from lrcontrol.envs.task import Data
+from lrcontrol.envs.values import Array
 
 Observation = NDArray[np.float32]
 
@@ -100,7 +101,7 @@ class World:
         self.lr, self.level, self._factor = self.lr0.copy(), self.lr0.copy(), np.ones(self.rows)
         self.worst = worst_loss(self.engine.losses)
         self.last_loss: Array = self.engine.losses.copy()
-        self.history = LossHistory(self.engine.losses)
+        self.history = LossHistory(self.engine.losses.copy())
         self.forward_passes = self.backward_passes = 0
         if self.settings.form != "absolute":
             self._follow(np.ones(self.rows))
@@ -193,7 +194,7 @@ class World:
         self.forward_passes += 1
         self.backward_passes += 1
         self.last_loss = np.where(self.engine.alive, self.engine.losses, np.inf)
-        self.history.add(self.engine.losses)
+        self.history.add(self.engine.losses.copy())
         return self._capped(self.last_loss)
 
     def _momentum(self) -> Momentum:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lrcontrol.envs.errors import InputError
-from lrcontrol.envs.features import TINY
+from lrcontrol.envs.values import TINY
 
 Array = NDArray[np.float64]
 RESAMPLES = 2_000

@@ -8,7 +8,7 @@ import numpy as np
 
 from lrcontrol.budgets import passes
 from lrcontrol.envs.errors import InputError, unknown
-from lrcontrol.envs.features import TINY
+from lrcontrol.envs.values import TINY
 from lrcontrol.results import MEASURES, Results
 from lrcontrol.statistics import (
     holm,

@@ -9,7 +9,6 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any, SupportsFloat
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -136,7 +135,7 @@ class LRController(ReduceLROnPlateau):
     @property
     def momentum(self) -> float:
         """The reference group's momentum or β1 in force; 0 where there is none."""
-        return float(self._decider.momentum[self._decider.rates.row])
+        return self._decider.momentum[self._decider.rates.row]
 
     @property
     def step_count(self) -> int:
@@ -246,7 +245,7 @@ class LRController(ReduceLROnPlateau):
             "agent": name_of(self.agent),
             "per_group": decider.rates.per_group,
             "numbers": {name: getattr(decider, name) for name in NUMBERS}
-            | {name: getattr(decider, name).tolist() for name in STARTS},
+            | {name: list(getattr(decider, name)) for name in STARTS},
             "ratios": list(decider.rates.ratios),
             "gains": list(decider.rates.gains),
             "default_ratio": decider.rates.default_ratio,
@@ -277,7 +276,7 @@ class LRController(ReduceLROnPlateau):
         for name in NUMBERS:
             setattr(decider, name, state_dict["numbers"][name])
         for name in STARTS:
-            setattr(decider, name, np.array(state_dict["numbers"][name]))
+            setattr(decider, name, list(state_dict["numbers"][name]))
         decider.rates.ratios, decider.rates.gains = list(state_dict["ratios"]), list(state_dict["gains"])
         decider.rates.default_ratio = state_dict.get("default_ratio", decider.rates.default_ratio)
         decider.memory = Memory.from_dict(state_dict["memory"])

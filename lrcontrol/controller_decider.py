@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lrcontrol.agents import Agent
 from lrcontrol.controller_decisions import budget_features
-from lrcontrol.controller_measures import MEASURES, Measurer
+from lrcontrol.controller_measures import MEASURES, Measurer, Measures
 from lrcontrol.controller_probe import Closure, probe_measures, told_apart, try_steps
 from lrcontrol.controller_rates import Rates, put
 from lrcontrol.controller_state import Memory, chosen
@@ -20,7 +20,6 @@ from lrcontrol.envs.budget import Budget
 from lrcontrol.envs.errors import InputError
 from lrcontrol.envs.features import (
     OF_LOG_LOSS,
-    Array,
     LossHistory,
     Moment,
     highest_rate,
@@ -33,8 +32,8 @@ from lrcontrol.envs.settings import Settings
 class Decider:
     """One agent on one run, in the order of ``World``: what is observed at step t, and what the action then does.
 
-    All that is decided is (R,), as in ``World``: the rows of ``Rates``, of which there is one unless each group has
-    its own. They share the loss; what is measured is of a row's own parameters.
+    All that is decided is in lists, a plain number for each of the R rows of ``Rates``, of which there is one unless
+    each group has its own. They share the loss; what is measured is of a row's own parameters.
 
     Args:
         agent: who acts.
@@ -48,7 +47,7 @@ class Decider:
         memory: all that changes and a rollback takes back.
         step_count: training steps so far.
         scale: what rollbacks have multiplied anchored and absolute rates by.
-        lr0, momentum0: where the rows began (R,).
+        lr0, momentum0: where the rows began.
         observation, last_action: of the reference's row.
         below_zero, blind: whether a loss below 0, and gradients that there are none of, were warned of.
     """
@@ -70,9 +69,9 @@ class Decider:
         self.sees_gradient = self.probes or bool(self.wanted & MEASURES)
         self.wanted |= {"grad_sq"} if self.sees_gradient else frozenset()
         self.measurer = Measurer(rates, "grad_dot_memory" in self.wanted, sample)
-        for lr in rates.lr0.tolist() if settings.start is None else ():  # who finds a start does not begin there
+        for lr in rates.lr0 if settings.start is None else ():  # who finds a start does not begin there
             settings.check_lr0(lr)
-        self.lr0, self.momentum0, self.scale = rates.lr0, rates.momentum, 1.0
+        self.lr0, self.momentum0, self.scale = list(rates.lr0), rates.momentum, 1.0
         self.memory = Memory.begin(self.lr0, self.momentum0, len(settings.hyperparameters))
         self.step_count = self.next_decision = self.forward_passes = 0
         self.below_zero = self.blind = False
@@ -84,11 +83,11 @@ class Decider:
     @property
     def lr(self) -> float:
         """The reference's rate in force."""
-        return float(self.memory.lr[self.rates.row])
+        return self.memory.lr[self.rates.row]
 
     @property
-    def momentum(self) -> Array:
-        """The momentum in force (R,), 0 where there is none."""
+    def momentum(self) -> list[float]:
+        """The momentum in force, 0 where there is none."""
         return self.memory.momentum if self.moves_momentum else self.rates.momentum
 
     def device(self) -> torch.device:
@@ -105,11 +104,11 @@ class Decider:
                 f"the optimizer has {there} of its {known} parameter groups left: a controller goes on with groups "
                 f"that are added and not without some; make a new one"
             )
-        made = np.array(self.rates.adopt_new_groups(self._unscheduled()))
-        if len(made):
+        made = self.rates.adopt_new_groups(self._unscheduled())
+        if made:
             momentum = self.rates.momentum[-len(made) :]
             self.memory.grow(made, momentum)
-            self.lr0, self.momentum0 = np.append(self.lr0, made), np.append(self.momentum0, momentum)
+            self.lr0, self.momentum0 = self.lr0 + made, self.momentum0 + momentum
         due = self.rates.of_groups(self.memory.lr)
         for group, rate in list(zip(self.rates.groups, due, strict=True))[known:]:
             put(group, {"lr": rate})
@@ -118,10 +117,10 @@ class Decider:
     def _unscheduled(self) -> float:
         """Return the reference's rate without the schedule on top of it, which a later group's is a share of."""
         memory, form, row = self.memory, self.settings.form, self.rates.row
-        cut = float(self.cut()[row])
+        cut = self.cut()[row]
         if form == "recursive" or (form == "absolute" and memory.starts[row]):
-            return cut * float(memory.level[row])
-        return cut * float(self.scale * (self.lr0[row] if form == "anchored" else 1.0) * memory.factors[row, 0])
+            return cut * memory.level[row]
+        return cut * self.scale * (self.lr0[row] if form == "anchored" else 1.0) * memory.factors[row][0]
 
     def take_in_changes(self, warned: bool) -> bool:
         """Go on from what something else has written into the groups since; return whether it did, saying so once.
@@ -131,7 +130,9 @@ class Decider:
         memory, rates = self.memory, self.rates
         all_due = rates.of_groups(memory.lr)
         written = rates.written(all_due)
-        cut = self.cut() if written else np.ones_like(memory.lr)
+        if not written:
+            return False
+        cut = self.cut()
         for number, found in sorted(written.items(), key=lambda entry: entry[0] not in rates.leaders):
             due, row, leads = all_due[number], rates.rows[number], number in rates.leaders
             goes_on = self.settings.form == "recursive" or due == 0.0  # else the rate is decided anew at every step
@@ -148,8 +149,8 @@ class Decider:
                 memory.level[row] *= cut[row] * found / due
                 memory.lr[row] = found
             elif taken:
-                rates.ratios[number] = found / float(memory.lr[row])
-        return bool(written)
+                rates.ratios[number] = found / memory.lr[row]
+        return True
 
     def add(self, loss: float) -> float:
         """Take in the loss of this step; return the fast average before it."""
@@ -163,10 +164,10 @@ class Decider:
             )
         history = self.memory.history
         if history is None:
-            self.memory.history = LossHistory(np.array([loss]))
+            self.memory.history = LossHistory(loss)
             return loss
-        before = float(history.fast[0])
-        history.add(np.array([loss]))
+        before = history.fast
+        history.add(loss)
         return before
 
     def act(self, loss: float, closure: Closure | None) -> None:
@@ -186,141 +187,145 @@ class Decider:
             self.next_decision = self.step_count + self.settings.interval
         self.set_rate(measures)
 
-    def _decide(self, loss: float, closure: Closure | None) -> dict[str, Array] | None:
+    def _decide(self, loss: float, closure: Closure | None) -> list[Measures] | None:
         """Ask the agent about all rows, and do what it says on those with a gradient, or on the one if it needs none.
 
         Return what was measured, None if the agent was not asked.
         """
-        memory, settings, row = self.memory, self.settings, self.rates.row
-        looks = self.rates.count > 1 or self.sees_gradient
-        rows = self.measurer.has_gradient() if looks else np.ones(1, dtype=np.bool_)
-        measures = self.measurer.measure(self.wanted) if rows.any() else {}
-        zero = self._zero(measures)
-        if self.sees_gradient and not self.blind and (not rows.any() or (zero.all() and memory.starts.all())):
+        memory, settings, count = self.memory, self.settings, self.rates.count
+        looks = count > 1 or self.sees_gradient
+        there = self.measurer.has_gradient() if looks else [True]
+        measures: list[Measures] = self.measurer.measure(self.wanted) if any(there) else [{} for _ in there]
+        sizes = [measured.get("grad_sq", 1.0) for measured in measures]
+        if self.sees_gradient and not self.blind and (not any(there) or (not any(sizes) and all(memory.starts))):
             self.blind = True
             warnings.warn(
-                f"no parameter has a gradient{' other than 0' if rows.any() else ''}, so agent {self.agent.name!r} "
+                f"no parameter has a gradient{' other than 0' if any(there) else ''}, so agent {self.agent.name!r} "
                 f"cannot tell what to do and leaves the rate as it is: call controller.step(loss) after backward() and "
                 f"before zero_grad()",
                 stacklevel=4,
             )
-        rows &= ~(zero | self._spoiled(measures))
-        if not rows.any():
+        # One of 0 says nothing.
+        rows = [has and size != 0.0 and math.isfinite(size) for has, size in zip(there, sizes, strict=True)]
+        if not any(rows):
             return None
         observation = self._observe(loss, measures, rows, closure)
-        action, state = self.agent.predict(observation, memory.agent, memory.starts, deterministic=True)
+        action, state = self.agent.predict(observation, memory.agent, np.array(memory.starts), deterministic=True)
         memory.agent = chosen(rows, state, memory.agent)
-        memory.starts = memory.starts & ~rows
-        action = np.asarray(action).reshape(self.rates.count, -1)
-        self.last_action = action[row]
-        self.observation = dict(zip(settings.features, observation[row].tolist(), strict=True))
-        self._apply(settings.factors(action, self.rates.count), rows)
+        memory.starts = [starts and not decided for starts, decided in zip(memory.starts, rows, strict=True)]
+        action = np.asarray(action).reshape(count, -1)
+        self.last_action = action[self.rates.row]
+        self.observation = dict(zip(settings.features, observation[self.rates.row].tolist(), strict=True))
+        self._apply(settings.factors(action, count).tolist(), rows)
         return measures
 
-    def _zero(self, measures: dict[str, Array]) -> NDArray[np.bool_]:
-        """Return which rows (R,) have a gradient of 0, as far as anything was measured of it: it says nothing."""
-        if "grad_sq" not in measures:
-            return np.zeros(self.rates.count, dtype=np.bool_)
-        return np.asarray(measures["grad_sq"] == 0.0)
-
-    def _spoiled(self, measures: dict[str, Array]) -> NDArray[np.bool_]:
-        """Return which rows (R,) have a gradient that is not finite, as far as anything was measured of it."""
-        if "grad_sq" not in measures:
-            return np.zeros(self.rates.count, dtype=np.bool_)
-        unknown = ~np.isfinite(measures["grad_sq"])
-        return unknown & self.measurer.has_gradient() if unknown.any() else unknown
-
     def _observe(
-        self, loss: float, measures: dict[str, Array], rows: NDArray[np.bool_], closure: Closure | None
+        self, loss: float, measures: list[Measures], rows: list[bool], closure: Closure | None
     ) -> NDArray[np.float32]:
         memory, settings = self.memory, self.settings
         assert memory.history is not None
-        losses = np.full(self.rates.count, loss)
         if closure is not None and self.probes:
-            measures |= self._probe(loss, closure)
-        if settings.start is not None and memory.starts.any():
-            self._start(settings.start, natural_rate(losses, measures), memory.starts & rows)
-        level = memory.level / self.lr0 if settings.form == "recursive" else memory.factors[:, 0]
+            measures[0] |= self._probe(loss, closure)
+        if settings.start is not None and any(memory.starts):
+            self._start(settings.start, loss, measures, rows)
         step, steps = self.budget.moment(self.step_count)
-        now = Moment(
-            loss=losses,
-            lr=memory.lr,
-            momentum=self.momentum,
-            begin=self.lr0,
-            level=level,
-            step=step,
-            steps=steps,
-            adaptive=self.measurer.adaptive,
-            matrices=self.rates.matrices,
-            interval=settings.interval,
-            measures=measures,
-        )
-        return observe(settings.features, now, memory.history)
+        matrices = self.rates.matrices if "log_depth" in settings.features else 1
+        found = []
+        for row, measured in enumerate(measures):
+            recursive = settings.form == "recursive"
+            now = Moment(
+                loss=loss,
+                lr=memory.lr[row],
+                momentum=self.momentum[row],
+                begin=self.lr0[row],
+                level=memory.level[row] / self.lr0[row] if recursive else memory.factors[row][0],
+                step=step,
+                steps=steps,
+                adaptive=self.measurer.adaptive,
+                matrices=matrices,
+                interval=settings.interval,
+                measures=measured,
+            )
+            found.append(observe(settings.features, now, memory.history))
+        return np.concatenate(found)
 
-    def _start(self, limits: tuple[float, float], unit: Array, rows: NDArray[np.bool_]) -> None:
+    def _start(self, limits: tuple[float, float], loss: float, measures: list[Measures], rows: list[bool]) -> None:
         """Begin at the middle of the agent's starting range, whatever the rate was, unless there is no telling it."""
-        rows = rows & ~np.isnan(unit)
-        begin = self.clip(unit * math.sqrt(limits[0] * limits[1]) / self.rates.gain)
-        self.lr0, self.memory.level = (np.where(rows, begin, old) for old in (self.lr0, self.memory.level))
+        memory, middle = self.memory, math.sqrt(limits[0] * limits[1])
+        for row, gain in enumerate(self.rates.gain):
+            if not (rows[row] and memory.starts[row]):
+                continue
+            measured = {name: np.array([value]) for name, value in measures[row].items()}
+            unit = float(natural_rate(np.array([loss]), measured)[0])
+            if not math.isnan(unit):
+                self.lr0[row] = memory.level[row] = self.clip(unit * middle / gain)
         self.set_rate()
 
-    def _probe(self, loss: float, closure: Closure) -> dict[str, Array]:
+    def _probe(self, loss: float, closure: Closure) -> Measures:
         settings, measurer = self.settings, self.measurer
-        rate = float(self._anchor(self.step_count)[0]) if settings.form == "anchored" else self.lr
+        rate = self._anchor(self.step_count)[0] if settings.form == "anchored" else self.lr
         pairs = measurer.gradients() if settings.probe_direction == "gradient" else measurer.updates()
         trials = [(rate, pairs), (settings.probe_factor * rate, pairs)]
         if "probe_loss_momentum" in self.wanted:
             low, high = settings.momentum_limits
-            other = float(np.clip(1.0 - settings.probe_factor * (1.0 - self.momentum[0]), low, high))
+            other = min(max(1.0 - settings.probe_factor * (1.0 - self.momentum[0]), low), high)
             trials.append((rate, measurer.updates(other)))
         self.forward_passes += len(trials)
         losses = told_apart(loss, try_steps(trials, closure, self.device), trials, self.measurer.uphill())
-        return {name: np.array([value]) for name, value in probe_measures(losses, settings.probe_factor).items()}
+        return probe_measures(losses, settings.probe_factor)
 
-    def _apply(self, factors: Array, rows: NDArray[np.bool_]) -> None:
-        """Let the factors (R, H) of a decision move level and momentum of the flagged rows (R,)."""
+    def _apply(self, factors: list[list[float]], rows: list[bool]) -> None:
+        """Let the H factors for each row of a decision move level and momentum of the flagged rows."""
         memory, form = self.memory, self.settings.form
-        memory.factors = np.where(rows[:, None], factors, memory.factors)
-        if form == "recursive":
-            memory.level = np.where(rows, self.clip(memory.level * factors[:, 0]), memory.level)
-        if self.moves_momentum:
-            bases: dict[str, Array | float] = {"recursive": 1.0 - memory.momentum, "anchored": 1.0 - self.momentum0}
-            low, high = self.settings.momentum_limits
-            moved = np.minimum(np.maximum(1.0 - bases.get(form, 1.0) * factors[:, -1], low), high)
-            memory.momentum = np.where(rows, moved, memory.momentum)
+        low, high = self.settings.momentum_limits
+        for row in range(len(rows)):
+            if not rows[row]:
+                continue
+            memory.factors[row] = factors[row]
+            if form == "recursive":
+                memory.level[row] = self.clip(memory.level[row] * factors[row][0])
+            if self.moves_momentum:
+                bases = {"recursive": 1.0 - memory.momentum[row], "anchored": 1.0 - self.momentum0[row]}
+                memory.momentum[row] = min(max(1.0 - bases.get(form, 1.0) * factors[row][-1], low), high)
 
-    def _anchor(self, step: int) -> Array:
-        """Return what an anchored or absolute action multiplies at a step (R,)."""
-        start = self.lr0 if self.settings.form == "anchored" else np.ones_like(self.lr0)
-        return self.scale * start * self.budget.multiplier(self.settings.base_schedule, step)
+    def _anchor(self, step: int) -> list[float]:
+        """Return what an anchored or absolute action multiplies at a step, for each row."""
+        multiplier = self.scale * self.budget.multiplier(self.settings.base_schedule, step)
+        return [multiplier * (lr0 if self.settings.form == "anchored" else 1.0) for lr0 in self.lr0]
 
-    def clip(self, lr: Array) -> Array:
-        """Return the rates within their limits."""
+    def clip(self, lr: float) -> float:
+        """Return the rate within its limits."""
         low, high = self.settings.lr_limits
-        return np.minimum(np.maximum(lr, low), high)
+        return min(max(lr, low), high)
 
-    def _due(self, step: int) -> Array:
-        """Return the rates (R,) that the decisions so far and the schedule make at a step, within their limits."""
+    def _due(self, step: int) -> list[float]:
+        """Return the rates that the decisions so far and the schedule make at a step, within their limits."""
         memory = self.memory
         if self.settings.form == "recursive":
-            return self.clip(memory.level * self.budget.multiplier(self.settings.base_schedule, step))
-        return self.clip(self._anchor(step) * memory.factors[:, 0])
+            multiplier = self.budget.multiplier(self.settings.base_schedule, step)
+            return [self.clip(level * multiplier) for level in memory.level]
+        return [self.clip(base * mine[0]) for base, mine in zip(self._anchor(step), memory.factors, strict=True)]
 
-    def set_rate(self, measures: dict[str, Array] | None = None) -> None:
+    def set_rate(self, measures: list[Measures] | None = None) -> None:
         """Work out the rates of this step; where it was measured, it is no longer than the longest step."""
         memory, longest = self.memory, self.settings.max_relative_step
         due = self._due(self.step_count)
         if measures and longest is not None:
-            due = self.clip(np.minimum(due, highest_rate(longest, measures)))
-        memory.lr = np.where(memory.starts, memory.lr, due) if self.settings.form == "absolute" else due
+            highest = (highest_rate(longest, measured) for measured in measures)
+            due = [self.clip(min(rate, most)) for rate, most in zip(due, highest, strict=True)]
+        if self.settings.form == "absolute":
+            rows = zip(memory.starts, memory.lr, due, strict=True)
+            due = [old if starts else new for starts, old, new in rows]
+        memory.lr = due
 
-    def cut(self) -> Array:
-        """Return the last step's rates over what was due (R,): below 1 where that would have been too long a step."""
+    def cut(self) -> list[float]:
+        """Return the last step's rates over what was due: below 1 where that would have been too long a step."""
         memory = self.memory
         if self.settings.max_relative_step is None:
-            return np.ones_like(memory.lr)
+            return [1.0] * len(memory.lr)
         due = self._due(max(self.step_count - 1, 0))
-        return np.where((memory.lr < due) & ~memory.starts, memory.lr / due, 1.0)
+        rows = zip(memory.lr, due, memory.starts, strict=True)
+        return [lr / base if lr < base and not starts else 1.0 for lr, base, starts in rows]
 
     def write(self) -> None:
         """Put rates and momentum in force."""

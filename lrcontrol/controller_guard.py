@@ -6,8 +6,6 @@ import math
 import warnings
 from typing import Any
 
-import numpy as np
-
 from lrcontrol.controller_decider import Decider
 from lrcontrol.controller_safety import Rollback, Snapshot, all_finite
 from lrcontrol.controller_state import Memory
@@ -36,7 +34,7 @@ class Guard:
         if self.rules is None or memory.history is None:
             return None if math.isfinite(loss) else "not finite"
         history = memory.history
-        return memory.watch.judge(self.rules, loss, float(history.fast[0]), float(history.first[0]))
+        return memory.watch.judge(self.rules, loss, history.fast, history.first)
 
     def passed(self, loss: float, fast_before: float) -> None:
         """Take in a loss that was as it should be."""
@@ -82,11 +80,11 @@ class Guard:
             return None
         step, copy, memory = self.snapshot
         copy.restore(params, decider.rates.optimizer, rules.module)
-        cut = decider.cut()
-        level = decider.clip(np.minimum(decider.memory.level * cut, memory["level"]) * rules.factor)
-        decider.memory = Memory.from_dict(memory)
-        decider.memory.level, memory["level"] = level, level.tolist()  # the next time, from there
-        decider.scale *= float(rules.factor * cut.min())
+        cut, factor = decider.cut(), float(rules.factor)
+        rows = zip(decider.memory.level, cut, memory["level"], strict=True)
+        memory["level"] = [decider.clip(min(level * by, saved) * factor) for level, by, saved in rows]
+        decider.memory = Memory.from_dict(memory)  # and the next time, from these levels
+        decider.scale *= factor * min(cut)
         decider.measurer.last_gradient = []
         decider.set_rate()
         return step

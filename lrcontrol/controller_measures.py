@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from lrcontrol.controller_packs import Pack, Slot, flat_size, packs
 from lrcontrol.controller_rates import Rates, unwrapped
 from lrcontrol.controller_rehearsal import can_rehearse, rehearse, rehearse_pack
 from lrcontrol.controller_updates import MEMORIES, kind_of, sgd_weights, update_of, with_momentum
-from lrcontrol.envs.features import Array
 
+Measures: TypeAlias = dict[str, float]
 MEASURES = frozenset({"grad_sq", "grad_dot_memory", "memory_sq", "grad_dot_update", "update_sq", "param_sq"})
 MOVES = frozenset({"grad_dot_update", "update_sq"})
 STATES = {"sgd": ("momentum_buffer",), "adam": ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")}
@@ -34,7 +32,7 @@ class Part(NamedTuple):
     factor: float
     scalars: dict[str, Tensor]
 
-    def measures(self, values: dict[str, float]) -> dict[str, float]:
+    def measures(self, values: Measures) -> Measures:
         """Return the measures that the fetched scalars make, before weighting."""
         squares = {f"{name}_sq": values[name] ** 2 for name in ("grad", "memory", "param", "update") if name in values}
         products = {name: values[name] for name in ("grad_dot_memory", "grad_dot_update") if name in values}
@@ -150,38 +148,38 @@ class Measurer:
         params = self.params()
         states = (entries[param] for param in params if param in entries)
         has_buffer = self.kind == "adam" or any(name in state for state in states for name in MEMORIES)
-        if has_buffer or (self.kind == "sgd" and self.rates.momentum.any()):
+        if has_buffer or (self.kind == "sgd" and any(self.rates.momentum)):
             self.last_gradient = []
             return
         old = self.last_gradient + [None] * (len(params) - len(self.last_gradient))
         self.last_gradient = [_copied(gradient_of(p), into) for p, into in zip(params, old, strict=True)]
 
-    def has_gradient(self) -> NDArray[np.bool_]:
-        """Return which rows (R,) have a gradient."""
-        found = np.zeros(self.rates.count, dtype=np.bool_)
+    def has_gradient(self) -> list[bool]:
+        """Return for each row whether it has a gradient."""
+        found = [False] * self.rates.count
         for group, row in zip(self.rates.groups, self.rates.rows, strict=True):
-            found[row] |= any(param.grad is not None for param in group["params"])
+            found[row] = found[row] or any(param.grad is not None for param in group["params"])
         return found
 
     @torch.no_grad()
-    def measure(self, wanted: frozenset[str]) -> dict[str, Array]:
-        """Return those of ``MEASURES`` that are wanted, (R,) each, over a row's parameters.
+    def measure(self, wanted: frozenset[str]) -> list[Measures]:
+        """Return for each row those of ``MEASURES`` that are wanted, over the row's parameters.
 
         They are NaN where no parameter has a gradient, and those of the memory where there is none yet. The host waits
         once for each device.
         """
         wanted &= MEASURES
         if not wanted:
-            return {}
+            return [{} for _ in range(self.rates.count)]
         slots = self.slots(moves=bool(wanted & MOVES))
         every = 1 if self.sample is None else max(1, sum(slot.grad.numel() for slot in slots) // self.sample)
         parts = [self._reduce(pack, wanted) for pack in packs(slots, every)]
-        totals: dict[tuple[str, int], float] = {}
+        totals: list[Measures] = [{} for _ in range(self.rates.count)]
         for part, values in zip(parts, _fetched([part.scalars for part in parts]), strict=True):
+            total = totals[part.row]
             for name, value in part.measures(values).items():
-                totals[name, part.row] = totals.get((name, part.row), 0.0) + part.weight * value
-        rows = range(self.rates.count)
-        return {name: np.array([totals.get((name, row), math.nan) for row in rows]) for name in wanted}
+                total[name] = total.get(name, 0.0) + part.weight * value
+        return [{name: total.get(name, math.nan) for name in wanted} for total in totals]
 
     def _reduce(self, pack: Pack, wanted: frozenset[str]) -> Part:
         """Return norms and products over a pack, loading what they take at once."""
@@ -246,13 +244,13 @@ def dense(value: Tensor) -> Tensor:
     return value.to_dense() if value.is_sparse else value
 
 
-def _fetched(parts: list[dict[str, Tensor]]) -> list[dict[str, float]]:
+def _fetched(parts: list[dict[str, Tensor]]) -> list[Measures]:
     """Return the scalars as numbers; all of a device come at once."""
     waiting: dict[torch.device, list[tuple[int, str, Tensor]]] = {}
     for number, scalars in enumerate(parts):
         for name, scalar in scalars.items():
             waiting.setdefault(scalar.device, []).append((number, name, scalar))
-    found: list[dict[str, float]] = [{} for _ in parts]
+    found: list[Measures] = [{} for _ in parts]
     for entries in waiting.values():
         values = torch.stack([scalar for _, _, scalar in entries]).tolist()
         for (number, name, _), value in zip(entries, values, strict=True):

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from lrcontrol.envs.errors import InputError
-from lrcontrol.envs.features import Array
 
 Group = dict[str, Any]
 
@@ -55,7 +53,7 @@ def read_momentum(group: Group) -> float | None:
 
 
 class Rates:
-    """The rows (R,) that an agent decides on, and the groups that follow each in proportion.
+    """The R rows that an agent decides on, and the groups that follow each in proportion.
 
     There is one row, led by the reference, which is the first group that has a rate; or, with ``per_group``, one for
     each group. A group without a rate stays without one.
@@ -71,7 +69,7 @@ class Rates:
             has ``default_ratio``, if it comes at the optimizer's default rate.
         default_ratio: the default rate over the reference's at first.
         gains: each group's ``gain``, which its dampening keeps when its momentum moves; None without dampening.
-        lr0: the rows' rates at first (R,).
+        lr0: the rows' rates at first.
     """
 
     def __init__(self, optimizer: Optimizer, per_group: bool = False) -> None:
@@ -87,7 +85,7 @@ class Rates:
         self.gains: list[float | None] = []
         self.default_ratio = self._default_rate() / rates[self.reference]
         start = self.adopt_new_groups(rates[self.reference])
-        self.lr0 = np.array(start if per_group else [rates[self.reference]])
+        self.lr0 = start if per_group else [rates[self.reference]]
 
     @property
     def groups(self) -> list[Group]:
@@ -115,14 +113,14 @@ class Rates:
         return read_momentum(self.groups[self.reference]) is not None
 
     @property
-    def momentum(self) -> Array:
-        """The momentum in force of the rows (R,), 0 where there is none."""
-        return np.array([read_momentum(self.groups[number]) or 0.0 for number in self.leaders])
+    def momentum(self) -> list[float]:
+        """The momentum in force of the rows, 0 where there is none."""
+        return [read_momentum(self.groups[number]) or 0.0 for number in self.leaders]
 
     @property
-    def gain(self) -> Array:
-        """How many times a steady gradient ends up in an SGD step (R,): (1 − dampening) / (1 − β), 1 for all others."""
-        return np.array([self.gains[number] or 1.0 for number in self.leaders])
+    def gain(self) -> list[float]:
+        """How many times a steady gradient ends up in a row's SGD step: (1 − dampening) / (1 − β), 1 for all others."""
+        return [self.gains[number] or 1.0 for number in self.leaders]
 
     def _default_rate(self) -> float:
         """Return the rate of groups that are given none, NaN where there is none to tell."""
@@ -153,9 +151,9 @@ class Rates:
                 f"has {len(self.ratios)} with {self.count}: make it with the same groups and per_group"
             )
 
-    def of_groups(self, lr: Array) -> list[float]:
-        """Return the rates of all groups where those of the rows are ``lr`` (R,)."""
-        return [rate * ratio for rate, ratio in zip(lr[self.rows].tolist(), self.ratios, strict=True)]
+    def of_groups(self, lr: Sequence[float]) -> list[float]:
+        """Return the rates of all groups where those of the rows are ``lr``."""
+        return [lr[row] * ratio for row, ratio in zip(self.rows, self.ratios, strict=True)]
 
     def written(self, lr: list[float]) -> dict[int, float]:
         """Return by group the rates that are not ``lr``, as far as their type says; never waits for a device."""
@@ -169,14 +167,13 @@ class Rates:
                 found[number] = float(value)
         return found
 
-    def write(self, lr: Array, momentum: Array | None = None) -> None:
-        """Put the rows' rates (R,), and the momentum (R,) where one is given, in force in all groups."""
-        rates, momenta = lr.tolist(), None if momentum is None else momentum.tolist()
+    def write(self, lr: Sequence[float], momentum: Sequence[float] | None = None) -> None:
+        """Put the rows' rates, and their momenta where they are given, in force in all groups."""
         separate(self.groups)  # anew: a loaded state may share again
         for group, row, ratio, gain in zip(self.groups, self.rows, self.ratios, self.gains, strict=True):
-            put(group, {"lr": rates[row] * ratio})
-            if momenta is not None:
-                put(group, moved(group, momenta[row], gain))
+            put(group, {"lr": lr[row] * ratio})
+            if momentum is not None:
+                put(group, moved(group, momentum[row], gain))
 
 
 def moved(group: Group, momentum: float, gain: float | None) -> dict[str, Any]:

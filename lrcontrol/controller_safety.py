@@ -88,13 +88,12 @@ class Watch:
             return "spike"
         return "drift" if self.drifting >= rules.window else None
 
-    def add(self, rules: Rollback, loss: float, fast_before: float, past: LossHistory) -> None:
+    def add(self, rules: Rollback, loss: float, fast_before: float, past: LossHistory[float]) -> None:
         """Take in a loss that passed, the fast average before it, and the history with it."""
-        fast, best, first = (float(values[0]) for values in (past.fast, past.best, past.first))
         deviation = abs(loss - fast_before)
         self.spread = deviation if self.seen < 2 else SPREAD * deviation + (1.0 - SPREAD) * self.spread
         self.seen += 1
-        above = fast > best + 0.5 * max(DEVIATIONS * self.spread, rules.spike * abs(first))
+        above = past.fast > past.best + 0.5 * max(DEVIATIONS * self.spread, rules.spike * abs(past.first))
         self.drifting = self.drifting + 1 if above else 0
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +16,7 @@ from lrcontrol.agents import Agent, TrainedAgent
 from lrcontrol.agents.base import State, choose_rows
 from lrcontrol.controller_safety import Watch
 from lrcontrol.envs.errors import InputError
-from lrcontrol.envs.features import Array, LossHistory
+from lrcontrol.envs.features import LossHistory
 from lrcontrol.envs.settings import Settings
 
 HISTORY = ("first", "last", "previous", "fast", "slow", "best", "early")
@@ -24,50 +26,49 @@ MUST_MATCH = ("features", "hyperparameters", "form", "interval", "multipliers", 
 
 @dataclass
 class Memory:
-    """What a rollback takes back: all that was learned from the losses, and the values in force, a row for each (R,).
+    """What a rollback takes back: all that was learned from the losses, and the values in force, one for each row.
 
     Args:
-        lr, momentum: the values in force (R,).
-        level: what a recursive action multiplies (R,); lr without the schedule on top of it.
-        factors: the last decision's multipliers (R, H), which an anchored rate keeps to between decisions.
-        starts: where the agent has yet to decide for the first time (R,).
+        lr, momentum: the values in force, R of them.
+        level: what a recursive action multiplies, R; lr without the schedule on top of it.
+        factors: the last decision's multipliers, R times H, which an anchored rate keeps to between decisions.
+        starts: for which of R rows the agent has yet to decide for the first time.
         agent: the agent's own state.
         history: of the losses, which all rows share, None before the first.
         watch: over the losses.
     """
 
-    lr: Array
-    momentum: Array
-    level: Array
-    factors: Array
-    starts: NDArray[np.bool_]
+    lr: list[float]
+    momentum: list[float]
+    level: list[float]
+    factors: list[list[float]]
+    starts: list[bool]
     agent: State = None
-    history: LossHistory | None = None
+    history: LossHistory[float] | None = None
     watch: Watch = field(default_factory=Watch)
 
     @classmethod
-    def begin(cls, lr: Array, momentum: Array, hyperparameters: int) -> Memory:
-        """Return that of rows about to start at rates and momenta (R,)."""
-        starts = np.ones(len(lr), dtype=np.bool_)
-        return cls(lr.copy(), momentum.copy(), lr.copy(), np.ones((len(lr), hyperparameters)), starts)
+    def begin(cls, lr: Sequence[float], momentum: Sequence[float], hyperparameters: int) -> Memory:
+        """Return that of rows about to start at R rates and momenta."""
+        factors = [[1.0] * hyperparameters for _ in lr]
+        return cls(list(lr), list(momentum), list(lr), factors, [True] * len(lr))
 
-    def grow(self, lr: Array, momentum: Array) -> None:
-        """Append rows that start at rates and momenta (N,); what the agent's state holds of them does not count."""
-        new = Memory.begin(lr, momentum, self.factors.shape[1])
-        for name in ROWS:
-            setattr(self, name, np.concatenate([getattr(self, name), getattr(new, name)]))
+    def grow(self, lr: Sequence[float], momentum: Sequence[float]) -> None:
+        """Append rows that start at rates and momenta; what the agent's state holds of them does not count."""
+        new = Memory.begin(lr, momentum, len(self.factors[0]))
         if self.agent is not None:
-            _check_rows(self.agent, len(self.lr) - len(lr))
+            _check_rows(self.agent, len(self.lr))
             self.agent = _rebuilt(self.agent, [np.concatenate([part, *[part[-1:]] * len(lr)]) for part in self.agent])
+        for name in ROWS:
+            getattr(self, name).extend(getattr(new, name))
 
     def to_dict(self) -> dict[str, Any]:
         """Return a copy that shares nothing with this memory."""
         history = None
         if self.history is not None:
-            history = {name: float(getattr(self.history, name)[0]) for name in HISTORY}
-            history |= {"seen": self.history.seen}
+            history = {name: getattr(self.history, name) for name in (*HISTORY, "seen")}
         agent = None if self.agent is None else [_to_tensor(value) for value in self.agent]
-        rows = {name: getattr(self, name).tolist() for name in ROWS}
+        rows = {name: copy.deepcopy(getattr(self, name)) for name in ROWS}
         watch = {"spread": self.watch.spread, "seen": self.watch.seen, "drifting": self.watch.drifting}
         return {**rows, "history": history, "agent": agent, "watch": watch}
 
@@ -76,21 +77,21 @@ class Memory:
         """Return the memory of ``to_dict``."""
         history = None
         if state["history"] is not None:
-            history = LossHistory(np.zeros(1))
-            for name in HISTORY:
-                setattr(history, name, np.array([state["history"][name]], dtype=np.float64))
-            history.seen = state["history"]["seen"]
+            history = LossHistory(0.0)
+            for name in (*HISTORY, "seen"):
+                setattr(history, name, state["history"][name])
         agent = None if state["agent"] is None else tuple(value.cpu().numpy().copy() for value in state["agent"])
-        rows = {name: np.array(state[name]) for name in ROWS}
+        rows = {name: copy.deepcopy(state[name]) for name in ROWS}
         return cls(**rows, agent=agent, history=history, watch=Watch(**state["watch"]))
 
 
-def chosen(rows: NDArray[np.bool_], new: State, old: State) -> State:
-    """Return an agent's state: ``new`` in the flagged rows (R,), ``old`` in the others, if there is an old one."""
-    if new is None or old is None or rows.all():
+def chosen(rows: Sequence[bool], new: State, old: State) -> State:
+    """Return an agent's state: ``new`` in the flagged of R rows, ``old`` in the others, if there is an old one."""
+    if new is None or old is None or all(rows):
         return new
     _check_rows(new, len(rows))
-    return _rebuilt(new, [choose_rows(rows, after, before) for after, before in zip(new, old, strict=True)])
+    flags = np.array(rows)
+    return _rebuilt(new, [choose_rows(flags, after, before) for after, before in zip(new, old, strict=True)])
 
 
 def _check_rows(state: tuple[NDArray[Any], ...], count: int) -> None:

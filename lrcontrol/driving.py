@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrcontrol.envs.errors import InputError
-from lrcontrol.envs.features import Array
 from lrcontrol.envs.schedules import Schedule
 from lrcontrol.envs.seeding import log_uniform, run_seeds
 from lrcontrol.envs.settings import Settings
 from lrcontrol.envs.task import Task
+from lrcontrol.envs.values import Array
 from lrcontrol.envs.world import World
 
 SPAN = 1e12  # rates from 1/SPAN to SPAN are actions in −1..1

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from lrcontrol.agents.base import spelling
 from lrcontrol.driving import action, check_range, draw_rates, driven
 from lrcontrol.envs.errors import InputError
-from lrcontrol.envs.features import Array
 from lrcontrol.envs.seeding import run_seeds
+from lrcontrol.envs.values import Array
 from lrcontrol.envs.world import World
 from lrcontrol.rollouts import Assignment, Trained, trained
 

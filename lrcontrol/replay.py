@@ -8,7 +8,7 @@ import numpy as np
 
 from lrcontrol.agents import Agent, make_agent
 from lrcontrol.driving import action, driven
-from lrcontrol.envs.features import Array
+from lrcontrol.envs.values import Array
 from lrcontrol.envs.world import World
 from lrcontrol.rollouts import Assignment, Trained, roll_out, settings_for, trained
 

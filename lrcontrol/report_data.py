@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lrcontrol.aggregates import performance_profile, ratios_to_best
 from lrcontrol.arrays import Losses, Traces, losses_by_pair, traces_by_agent
-from lrcontrol.envs.features import TINY
+from lrcontrol.envs.values import TINY
 from lrcontrol.results import Results
 from lrcontrol.standings import Standings
 

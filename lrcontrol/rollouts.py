@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from lrcontrol.agents import Agent
 from lrcontrol.envs.distributions import find_tasks
-from lrcontrol.envs.features import Array
 from lrcontrol.envs.rewards import worst_loss
 from lrcontrol.envs.seeding import run_seeds
 from lrcontrol.envs.settings import Settings
 from lrcontrol.envs.task import Task
+from lrcontrol.envs.values import Array
 from lrcontrol.envs.world import World
 
 Progress = Callable[[str, int, int], None]

@@ -12,7 +12,7 @@ from lrcontrol.arrays import Losses, Traces, losses_by_pair, traces_by_agent
 from lrcontrol.budgets import loss_at_compute, passes, trials_to_match
 from lrcontrol.columns import FAILED
 from lrcontrol.envs.errors import InputError, unknown
-from lrcontrol.envs.features import TINY
+from lrcontrol.envs.values import TINY
 from lrcontrol.results import PASSES, Results
 from lrcontrol.statistics import holm, probability_of_improvement, signed_rank_p
 

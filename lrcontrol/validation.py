@@ -10,8 +10,8 @@ import numpy as np
 
 from lrcontrol.agents import Agent
 from lrcontrol.envs.distributions import Fixed, Mixture, TaskDistribution
-from lrcontrol.envs.features import safe_log
 from lrcontrol.envs.settings import Settings
+from lrcontrol.envs.values import safe_log
 from lrcontrol.rollouts import final_measures, roll_out, settings_for
 
 STARTS, TASKS, RUNS = 8, 6, 3

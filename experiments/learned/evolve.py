@@ -26,11 +26,11 @@ from lrcontrol.agents.gated import add
 from lrcontrol.agents.network import Network
 from lrcontrol.agents.trained import TrainedAgent, needs_of
 from lrcontrol.envs.distributions import find_tasks
-from lrcontrol.envs.features import safe_log
 from lrcontrol.envs.rewards import worst_loss
 from lrcontrol.envs.settings import Settings
 from lrcontrol.envs.task import Task
 from lrcontrol.envs.text import next_token_loss
+from lrcontrol.envs.values import safe_log
 from lrcontrol.rollouts import final_measures, roll_out
 
 FEATURES = (

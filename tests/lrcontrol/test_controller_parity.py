@@ -202,7 +202,7 @@ def test_each_of_200_steps_is_alike_also_where_rounding_grows(case, optimizer):
         assert controller.lr == pytest.approx(float(world.lr[0]), rel=1e-5)
         assert controller.momentum == pytest.approx(float(world.momentum[0]), rel=1e-6)
         memory = controller._decider.memory  # the last thing that could drift
-        memory.level, memory.lr = world.lr.copy(), world.lr.copy()
+        memory.level, memory.lr = world.lr.tolist(), world.lr.tolist()
         controller._decider.write()
         opt.step()
         found = torch.cat([p.detach().reshape(-1) for p in model.parameters()])

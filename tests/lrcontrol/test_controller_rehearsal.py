@@ -127,7 +127,7 @@ def test_those_that_step_each_number_by_itself_are_seen_on_a_copy(make, steps, m
     measurer, kept = Measurer(Rates(opt), keeps_gradient=False), [param.detach().clone() for param in params]
     state = copy.deepcopy([dict(opt.state[param]) for param in params])
     found = dict(measurer.updates())
-    measured = measurer.measure(frozenset({"update_sq", "grad_dot_update"}))
+    (measured,) = measurer.measure(frozenset({"update_sq", "grad_dot_update"}))
     assert same([dict(opt.state[param]) for param in params], state)
     assert same([param.detach() for param in params], kept)
     grads = [param.grad.clone() for param in params]
@@ -147,7 +147,7 @@ def test_updates_of_a_pack_are_those_of_the_closed_form_and_scale_with_the_group
     opt = torch.optim.Adagrad([{"params": params[:1], "lr": 1.0}, {"params": params[1:], "lr": 0.1}])
     for param in params:
         param.grad = torch.linspace(-1.0, 1.0, param.numel()) + 0.05
-    measured = Measurer(Rates(opt), keeps_gradient=False).measure(frozenset({"grad_dot_update", "update_sq"}))
+    (measured,) = Measurer(Rates(opt), keeps_gradient=False).measure(frozenset({"grad_dot_update", "update_sq"}))
     sizes = [param.grad.abs().sum().item() for param in params]
     assert measured["update_sq"] == pytest.approx(5 + 7 * 0.01, rel=1e-3)
     assert measured["grad_dot_update"] == pytest.approx(sizes[0] + 0.1 * sizes[1], rel=1e-3)
@@ -185,9 +185,9 @@ def test_what_cannot_be_taken_back_is_not_stepped():
     params[0].grad = torch.tensor([3.0, 0.0, 4.0])
     measurer = Measurer(Rates(opt), keeps_gradient=False)
     with pytest.warns(UserWarning, match="Nested keeps SGD inside"):
-        measured = measurer.measure(frozenset({"update_sq"}))
+        (measured,) = measurer.measure(frozenset({"update_sq"}))
     assert measured["update_sq"] == pytest.approx(25.0)  # the gradient stands in
-    assert measurer.measure(frozenset({"update_sq"})) == measured  # and once is enough
+    assert measurer.measure(frozenset({"update_sq"})) == [measured]  # and once is enough
 
 
 @pytest.mark.parametrize("where", ["state", "group", "nothing's state", "a value's step"])
@@ -228,9 +228,9 @@ def test_where_a_rehearsal_fails_the_gradient_stands_in_from_then_on():
     opt, param = prepared(lambda params: Failing(params, lr=0.1), steps=0)
     measurer = Measurer(Rates(opt), keeps_gradient=False)
     with pytest.warns(UserWarning, match="give me a closure"):
-        measured = measurer.measure(frozenset({"update_sq"}))
+        (measured,) = measurer.measure(frozenset({"update_sq"}))
     assert measured["update_sq"] == pytest.approx(float(param.grad.square().sum()), rel=1e-5)
-    assert measurer.measure(frozenset({"update_sq"})) == measured
+    assert measurer.measure(frozenset({"update_sq"})) == [measured]
 
 
 @pytest.mark.parametrize("make", ELEMENTWISE)

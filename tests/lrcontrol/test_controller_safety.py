@@ -141,13 +141,13 @@ def test_spikes_and_drifts_are_told_from_noise():
     rules, noise = Rollback(window=20), random.Random(0)
 
     def play(losses):
-        watch, history = Watch(), LossHistory(np.array([losses[0]]))
+        watch, history = Watch(), LossHistory(losses[0])
         for step, loss in enumerate(losses):
-            before = float(history.fast[0])
+            before = history.fast
             kind = watch.judge(rules, loss, before, losses[0])
             if kind:
                 return kind, step
-            history.add(np.array([loss]))
+            history.add(loss)
             watch.add(rules, loss, before, history)
         return None
 
