@@ -21,7 +21,7 @@ FALLEN = -4.5  # logs: a loss of a ninetieth of the first, where runs as long as
 VERSION = 1  # raised whenever a feature changes its meaning; trained agents record it
 
 
-@dataclass
+@dataclass(slots=True)
 class Moment(Generic[Values]):
     """All that features are made from, at one moment: arrays (R,), a row for each replica, or numbers for one run.
 

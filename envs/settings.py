@@ -202,6 +202,20 @@ class Settings:
             raise InputError(f"an action is not a whole number in 0..{len(self.multipliers) - 1}")
         return np.asarray(self.multipliers)[index]
 
+    def factor(self, action: float) -> float:
+        """Return the multiplier that one number of an action stands for, as ``factors`` does for arrays of them.
+
+        Raises:
+            InputError: it is outside the action space.
+        """
+        if self.multipliers is None:
+            if not math.isfinite(action):
+                raise InputError(f"action {action} is not finite")
+            return float(self.max_factor ** min(max(action, -1.0), 1.0))
+        if action not in range(len(self.multipliers)):
+            raise InputError(f"action {action} is not a whole number in 0..{len(self.multipliers) - 1}")
+        return self.multipliers[int(action)]
+
     @property
     def measures(self) -> frozenset[str]:
         """What has to be measured for the features, the start and the longest step."""

@@ -192,32 +192,38 @@ class Decider:
 
         Return what was measured, None if the agent was not asked.
         """
-        memory, settings, count = self.memory, self.settings, self.rates.count
-        looks = count > 1 or self.sees_gradient
-        there = self.measurer.has_gradient() if looks else [True]
-        measures: list[Measures] = self.measurer.measure(self.wanted) if any(there) else [{} for _ in there]
-        sizes = [measured.get("grad_sq", 1.0) for measured in measures]
-        if self.sees_gradient and not self.blind and (not any(there) or (not any(sizes) and all(memory.starts))):
-            self.blind = True
-            warnings.warn(
-                f"no parameter has a gradient{' other than 0' if any(there) else ''}, so agent {self.agent.name!r} "
-                f"cannot tell what to do and leaves the rate as it is: call controller.step(loss) after backward() and "
-                f"before zero_grad()",
-                stacklevel=4,
-            )
-        # One of 0 says nothing.
-        rows = [has and size != 0.0 and math.isfinite(size) for has, size in zip(there, sizes, strict=True)]
+        memory, settings, measurer = self.memory, self.settings, self.measurer
+        measures = measurer.measure(self.wanted)
+        if self.sees_gradient:  # one of 0 says nothing
+            rows = [measured["grad_sq"] != 0.0 and math.isfinite(measured["grad_sq"]) for measured in measures]
+        else:
+            rows = measurer.has_gradient() if len(measures) > 1 else [True]
         if not any(rows):
+            self._say_blind(measures)
             return None
         observation = self._observe(loss, measures, rows, closure)
         action, state = self.agent.predict(observation, memory.agent, np.array(memory.starts), deterministic=True)
         memory.agent = chosen(rows, state, memory.agent)
         memory.starts = [starts and not decided for starts, decided in zip(memory.starts, rows, strict=True)]
-        action = np.asarray(action).reshape(count, -1)
-        self.last_action = action[self.rates.row]
+        actions = np.asarray(action).reshape(len(rows), len(settings.hyperparameters))
+        self.last_action = actions[self.rates.row]
         self.observation = dict(zip(settings.features, observation[self.rates.row].tolist(), strict=True))
-        self._apply(settings.factors(action, count).tolist(), rows)
+        self._apply([[settings.factor(value) for value in values] for values in actions.tolist()], rows)
         return measures
+
+    def _say_blind(self, measures: list[Measures]) -> None:
+        """Warn, once, of an agent that needs gradients and has seen none, or none but 0, from the beginning."""
+        there = any(self.measurer.has_gradient())
+        zero = all(measured.get("grad_sq") == 0.0 for measured in measures) and all(self.memory.starts)
+        if self.blind or not self.sees_gradient or (there and not zero):
+            return
+        self.blind = True
+        warnings.warn(
+            f"no parameter has a gradient{' other than 0' if there else ''}, so agent {self.agent.name!r} cannot tell "
+            f"what to do and leaves the rate as it is: call controller.step(loss) after backward() and before "
+            f"zero_grad()",
+            stacklevel=5,
+        )
 
     def _observe(
         self, loss: float, measures: list[Measures], rows: list[bool], closure: Closure | None

@@ -17,11 +17,12 @@ from lrcontrol.controller_updates import MEMORIES, kind_of, sgd_weights, update_
 Measures: TypeAlias = dict[str, float]
 MEASURES = frozenset({"grad_sq", "grad_dot_memory", "memory_sq", "grad_dot_update", "update_sq", "param_sq"})
 MOVES = frozenset({"grad_dot_update", "update_sq"})
+SQUARES = {"grad_sq": "grad", "memory_sq": "memory", "param_sq": "param", "update_sq": "update"}
 STATES = {"sgd": ("momentum_buffer",), "adam": ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")}
 
 
 class Part(NamedTuple):
-    """What was summed over a pack: norms, under the names of what they are of, and products.
+    """What was summed over a pack: products, and norms under the names of their squares.
 
     ``weights`` (a, b) say that the update is a · memory + b · gradient, else it is ``factor`` times what was summed.
     """
@@ -34,19 +35,19 @@ class Part(NamedTuple):
 
     def measures(self, values: Measures) -> Measures:
         """Return the measures that the fetched scalars make, before weighting."""
-        squares = {f"{name}_sq": values[name] ** 2 for name in ("grad", "memory", "param", "update") if name in values}
-        products = {name: values[name] for name in ("grad_dot_memory", "grad_dot_update") if name in values}
-        found = squares | products
+        found = {name: value * value if name in SQUARES else value for name, value in values.items()}
         if self.weights is None:
-            scaled = {"grad_dot_update": self.factor, "update_sq": self.factor**2}
-            return found | {name: found[name] * by for name, by in scaled.items() if name in found}
-        old, new = self.weights
-        grad_sq = found["grad_sq"]
-        if not old:
+            if self.factor != 1.0:
+                found["grad_dot_update"] *= self.factor
+                found["update_sq"] *= self.factor**2
+            return found
+        (old, new), grad_sq = self.weights, found["grad_sq"]
+        if old == 0.0:
             return found | {"grad_dot_update": grad_sq * new, "update_sq": grad_sq * new**2}
-        dot, memory_sq = found["grad_dot_memory"], found["memory_sq"]
-        update_sq = memory_sq * old**2 + dot * (2.0 * old * new) + grad_sq * new**2
-        return found | {"grad_dot_update": dot * old + grad_sq * new, "update_sq": update_sq}
+        dot = found["grad_dot_memory"]
+        found["grad_dot_update"] = dot * old + grad_sq * new
+        found["update_sq"] = found["memory_sq"] * old**2 + dot * (2.0 * old * new) + grad_sq * new**2
+        return found
 
 
 class Measurer:
@@ -87,7 +88,7 @@ class Measurer:
         """
         seen = self._rehearsed(momentum) if moves and self.rehearses else {}
         states: dict[Tensor, dict[str, Any]] = unwrapped(self.rates.optimizer).state
-        kept = (*STATES.get(self.kind, ()), "step")
+        needed = (*STATES.get(self.kind, MEMORIES), "step")
         found, number = [], -1
         for group, ratio, row in zip(self.rates.groups, self.rates.ratios, self.rates.rows, strict=True):
             shown = group if momentum is None else with_momentum(group, momentum)
@@ -99,21 +100,23 @@ class Measurer:
                 if grad is None:
                     continue
                 grad = -grad if uphill else grad
-                state = {name: dense(v) for name, v in states.get(param, {}).items() if isinstance(v, Tensor)}
+                entries = states.get(param, {})
+                names = entries if self.kind == "elementwise" else needed
+                state = {name: dense(v) for name in names if isinstance(v := entries.get(name), Tensor)}
                 memory = next((state[name] for name in MEMORIES if name in state), None)
                 if memory is None and number < len(self.last_gradient):
                     memory = self.last_gradient[number]
                     memory = -memory if uphill and memory is not None else memory
-                if self.kind != "elementwise":
-                    state = {name: state[name] for name in kept if name in state}
                 found.append(Slot(param, grad, shown, ratio, state, memory, row, update=seen.get(param)))
         if self.kind in ("adam", "elementwise"):
             _number_steps(found)
         return found
 
     def _rehearsed(self, momentum: float | None) -> dict[Tensor, Tensor]:
-        """Return the updates, or nothing where they cannot be seen."""
+        """Return the updates, or nothing where there are none or they cannot be seen."""
         optimizer = unwrapped(self.rates.optimizer)
+        if not any(self.has_gradient()):
+            return {}
         if not can_rehearse(optimizer):
             self._say_inner(optimizer)
             return {}
@@ -161,7 +164,6 @@ class Measurer:
             found[row] = found[row] or any(param.grad is not None for param in group["params"])
         return found
 
-    @torch.no_grad()
     def measure(self, wanted: frozenset[str]) -> list[Measures]:
         """Return for each row those of ``MEASURES`` that are wanted, over the row's parameters.
 
@@ -171,11 +173,13 @@ class Measurer:
         wanted &= MEASURES
         if not wanted:
             return [{} for _ in range(self.rates.count)]
-        slots = self.slots(moves=bool(wanted & MOVES))
-        every = 1 if self.sample is None else max(1, sum(slot.grad.numel() for slot in slots) // self.sample)
-        parts = [self._reduce(pack, wanted) for pack in packs(slots, every)]
         totals: list[Measures] = [{} for _ in range(self.rates.count)]
-        for part, values in zip(parts, _fetched([part.scalars for part in parts]), strict=True):
+        with torch.no_grad():
+            slots = self.slots(moves=bool(wanted & MOVES))
+            every = 1 if self.sample is None else max(1, sum(slot.size for slot in slots) // self.sample)
+            parts = [self._reduce(pack, wanted) for pack in packs(slots, every)]
+            fetched = _fetched([part.scalars for part in parts])
+        for part, values in zip(parts, fetched, strict=True):
             total = totals[part.row]
             for name, value in part.measures(values).items():
                 total[name] = total.get(name, 0.0) + part.weight * value
@@ -186,20 +190,20 @@ class Measurer:
         moves = bool(wanted & MOVES)
         weights = self._weights(pack) if moves else None
         remembers = "grad_dot_memory" in wanted or (weights is not None and weights[0] != 0.0)
-        parts = ["grad"] if moves or "grad_sq" in wanted or remembers else []
-        parts += ["memory"] if remembers and "memory" in pack else []
-        parts += ["param"] if "param_sq" in wanted else []
-        by_hand = moves and weights is None
+        names = ["grad_sq"] if moves or "grad_sq" in wanted or remembers else []
+        names += ["memory_sq"] if remembers and "memory" in pack else []
+        names += ["param_sq"] if "param_sq" in wanted else []
+        parts, by_hand = [SQUARES[name] for name in names], moves and weights is None
         pack.load([*parts, "update", *STATES.get(self.kind, ())] if by_hand else parts)
-        factor, rows, products = 1.0, [pack[name] for name in parts], {}
-        if "memory" in parts:
+        factor, rows, products = 1.0, [pack[part] for part in parts], {}
+        if "memory_sq" in names:
             products["grad_dot_memory"] = torch.dot(pack["grad"], pack["memory"])
         if by_hand:
             update, factor = self._update(pack)
             products["grad_dot_update"] = torch.dot(pack["grad"], update)
-            parts, rows = [*parts, "update"], [*rows, update]
-        norms = zip(parts, torch._foreach_norm(rows), strict=True)
-        return Part(pack.first.row, pack.weight, weights, factor, {**dict(norms), **products})
+            names, rows = [*names, "update_sq"], [*rows, update]
+        norms = dict(zip(names, torch._foreach_norm(rows), strict=True))
+        return Part(pack.first.row, pack.weight, weights, factor, norms | products)
 
     def _update(self, pack: Pack) -> tuple[Tensor, float]:
         """Return (w, c) with u = c · w for a pack."""
@@ -236,7 +240,8 @@ class Measurer:
 
 def gradient_of(param: Tensor) -> Tensor | None:
     """Return the gradient, a sparse one as a dense tensor, or None."""
-    return None if param.grad is None else dense(param.grad.detach())
+    grad = param.grad
+    return None if grad is None else dense(grad.detach() if grad.requires_grad else grad)
 
 
 def dense(value: Tensor) -> Tensor:
@@ -246,16 +251,12 @@ def dense(value: Tensor) -> Tensor:
 
 def _fetched(parts: list[dict[str, Tensor]]) -> list[Measures]:
     """Return the scalars as numbers; all of a device come at once."""
-    waiting: dict[torch.device, list[tuple[int, str, Tensor]]] = {}
-    for number, scalars in enumerate(parts):
-        for name, scalar in scalars.items():
-            waiting.setdefault(scalar.device, []).append((number, name, scalar))
-    found: list[Measures] = [{} for _ in parts]
-    for entries in waiting.values():
-        values = torch.stack([scalar for _, _, scalar in entries]).tolist()
-        for (number, name, _), value in zip(entries, values, strict=True):
-            found[number][name] = value
-    return found
+    waiting: dict[torch.device, list[Tensor]] = {}
+    for scalars in parts:
+        for scalar in scalars.values():
+            waiting.setdefault(scalar.device, []).append(scalar)
+    values = {device: iter(torch.stack(found).tolist()) for device, found in waiting.items()}
+    return [{name: next(values[scalar.device]) for name, scalar in scalars.items()} for scalars in parts]
 
 
 def _shaped(row: Tensor, param: Tensor) -> Tensor:
@@ -267,10 +268,10 @@ def _shaped(row: Tensor, param: Tensor) -> Tensor:
 def _number_steps(slots: list[Slot]) -> None:
     """Put in the numbers of the steps to come; those kept on an accelerator are fetched together."""
     known = [(slot, slot.state["step"]) for slot in slots if "step" in slot.state]
-    if any(step.device.type != "cpu" for _, step in known):
-        values = torch.stack([step.reshape(()).to(known[0][1].device) for _, step in known]).tolist()
+    if any(step.is_cpu for _, step in known):
+        values = [step.item() for _, step in known]
     else:
-        values = [float(step) for _, step in known]
+        values = torch.stack([step.reshape(()).to(known[0][1].device) for _, step in known]).tolist() if known else []
     for (slot, _), value in zip(known, values, strict=True):
         slot.step = value + 1.0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -19,11 +19,11 @@ CHUNK, WHOLE = 32, 1 << 13
 PARTS = ("grad", "param", "memory", "update")
 
 
-@dataclass
+@dataclass(slots=True)
 class Slot:
     """A parameter that has a gradient, all that its step is made from, and the step's number, from 1, for Adam.
 
-    The update is there where it was seen in a rehearsal.
+    The update is there where it was seen in a rehearsal; ``size`` is the number of real numbers.
     """
 
     param: Tensor
@@ -35,11 +35,14 @@ class Slot:
     row: int = 0
     step: float = 1.0
     update: Tensor | None = None
+    size: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.size = flat_size(self.grad)
 
     def part(self, name: str) -> Tensor:
         """Return one of ``PARTS`` or an entry of the optimizer's state."""
-        found = getattr(self, name) if name in PARTS else self.state[name]
-        assert isinstance(found, Tensor)
+        found: Tensor = getattr(self, name) if name in PARTS else self.state[name]
         return found
 
 
@@ -58,7 +61,7 @@ class Piece(NamedTuple):
             return flat(tensor)[self.start : self.stop]
         chunks = max(1, round(total / (self.every * CHUNK)))
         if tensor.is_contiguous() and not tensor.is_complex():
-            return tensor.detach().as_strided((chunks, CHUNK), (total // chunks, 1))
+            return tensor.as_strided((chunks, CHUNK), (total // chunks, 1))
         return flat(tensor).unfold(0, CHUNK, total // chunks)[:chunks]
 
 
@@ -122,15 +125,16 @@ def packs(slots: Sequence[Slot], every: int = 1) -> Iterator[Pack]:
     """
     waiting: dict[Any, list[Piece]] = {}
     numbers: dict[Any, int] = {}
+    least = max(WHOLE, every * CHUNK)
     for slot in slots:
-        size, small = SIZES_CPU if slot.grad.device.type == "cpu" else SIZES_OTHER
-        total = flat_size(slot.grad)
-        sampled = every > 1 and total >= max(WHOLE, every * CHUNK)
+        device, total = slot.grad.device, slot.size
+        size, small = SIZES_CPU if device.type == "cpu" else SIZES_OTHER
+        sampled = every > 1 and total >= least
         if total >= small and not sampled:
             for start in range(0, total, size):
                 yield Pack([Piece(slot, start, min(total, start + size))])
             continue
-        key = id(slot.group), slot.step, slot.memory is None, slot.grad.device, tuple(slot.state), sampled
+        key = id(slot.group), slot.step, slot.memory is None, device, tuple(slot.state), sampled
         piece = Piece(slot, 0, total, every if sampled else 1)
         count = total // piece.every
         if numbers.get(key, 0) + count > size and key in waiting:

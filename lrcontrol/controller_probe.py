@@ -31,11 +31,11 @@ def loss_value(loss: object, device: Callable[[], torch.device]) -> float:
     Raises:
         InputError: it is not one number.
     """
-    value = loss.detach() if isinstance(loss, Tensor) else loss
     try:
-        if isinstance(value, Tensor | np.ndarray) and math.prod(value.shape) == 1:
-            value = value.item()
-        number = float(value)  # type: ignore[arg-type]
+        if isinstance(loss, (Tensor, np.ndarray)) and math.prod(loss.shape) == 1:
+            number = float(loss.item())
+        else:
+            number = float(loss)  # type: ignore[arg-type]
     except (TypeError, ValueError, RuntimeError):
         shape = f" of shape {tuple(loss.shape)}" if isinstance(loss, Tensor | np.ndarray) else ""
         kind = f"{type(loss).__name__}{shape}"
