@@ -55,8 +55,7 @@ class Network:
             if shapes != [(4 * self.units, self.units), (4 * self.units,)]:
                 raise InputError(f"the network's LSTM of {self.units} units has tensors of shapes {shapes}")
             width = self.units
-        for number in range(self.depth):
-            weight, bias = self._layer(number)
+        for number, (weight, bias) in enumerate(self.layers):
             if weight.ndim != 2 or weight.shape[1] != width or (bias is not None and bias.shape != weight.shape[:1]):
                 raise InputError(f"layer {number} of the network has shape {weight.shape}, but {width} inputs")
             width = weight.shape[0]
@@ -78,21 +77,23 @@ class Network:
         """The number of features it reads."""
         return int(self.tensors["lstm.weight_ih" if self.units else "layers.0.weight"].shape[1])
 
-    def _layer(self, number: int) -> tuple[Float, Float | None]:
-        weight = self.tensors.get(f"layers.{number}.weight")
-        if weight is None:
-            raise InputError(f"the network has no layers.{number}.weight")
-        return weight, self.tensors.get(f"layers.{number}.bias")
+    @functools.cached_property
+    def layers(self) -> list[tuple[Float, Float | None]]:
+        """Weight (out, in) and bias (out,) of each layer; a bias may be missing."""
+        for number in range(self.depth):
+            if f"layers.{number}.weight" not in self.tensors:
+                raise InputError(f"the network has no layers.{number}.weight")
+        names = (f"layers.{number}" for number in range(self.depth))
+        return [(self.tensors[f"{name}.weight"], self.tensors.get(f"{name}.bias")) for name in names]
 
     def outputs(self, x: Float, memory: tuple[Float, Float] | None = None) -> tuple[Float, tuple[Float, Float] | None]:
         """Return outputs (R, O) and the new memory (hidden, cell), (R, H) each, for observations (R, F)."""
         if memory is not None:
             x, memory = self._remember(x, memory)
-        for number in range(self.depth):
-            weight, bias = self._layer(number)
-            x = _product(x, weight) if bias is None else _product(x, weight) + bias
-            if number < self.depth - 1:
-                x = ACTIVATIONS[self.activation](x)
+        for number, (weight, bias) in enumerate(self.layers):
+            x = ACTIVATIONS[self.activation](x) if number else x
+            x = _product(x, weight)
+            x = x if bias is None else x + bias
         return x, memory
 
     def _remember(self, x: Float, memory: tuple[Float, Float]) -> tuple[Float, tuple[Float, Float]]:

@@ -76,7 +76,7 @@ class TrainedAgent:
                 f"agent {self.name!r} reads the {self.network.inputs} features {names}, not the {x.shape[-1]} of this "
                 f"environment: make it with features=agent.needs['features']"
             )
-        rows = np.atleast_2d(x).astype(np.float32, copy=False)
+        rows = (x if x.ndim == 2 else x[None]).astype(np.float32, copy=False)
         outputs, memory = self.network.outputs(rows, self._memory(len(rows), state, episode_start))
         action = self.network.act(outputs)
         return (action[0] if x.ndim == 1 else action), memory

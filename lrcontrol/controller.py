@@ -216,7 +216,7 @@ class LRController(ReduceLROnPlateau):
         if self._records:
             rates, momentum = decider.rates, self.momentum if decider.rates.has_momentum else math.nan
             groups = rates.of_groups(decider.memory.lr) if rates.per_group else ()
-            self.record.add(decider.step_count, loss, self.lr, momentum, groups=groups)
+            self.record.add(decider.step_count, loss, decider.lr, momentum, groups=groups)
         decider.step_count += 1
 
     def _skip(self) -> None:

@@ -253,7 +253,7 @@ class Decider:
                 measures=measured,
             )
             found.append(observe(settings.features, now, memory.history))
-        return np.concatenate(found)
+        return np.concatenate(found) if len(found) > 1 else found[0]
 
     def _start(self, limits: tuple[float, float], loss: float, measures: list[Measures], rows: list[bool]) -> None:
         """Begin at the middle of the agent's starting range, whatever the rate was, unless there is no telling it."""

@@ -173,13 +173,11 @@ class Measurer:
         wanted &= MEASURES
         if not wanted:
             return [{} for _ in range(self.rates.count)]
+        slots = self.slots(moves=bool(wanted & MOVES))
+        every = 1 if self.sample is None else max(1, sum(slot.size for slot in slots) // self.sample)
+        parts = [self._reduce(pack, wanted) for pack in packs(slots, every)]
         totals: list[Measures] = [{} for _ in range(self.rates.count)]
-        with torch.no_grad():
-            slots = self.slots(moves=bool(wanted & MOVES))
-            every = 1 if self.sample is None else max(1, sum(slot.size for slot in slots) // self.sample)
-            parts = [self._reduce(pack, wanted) for pack in packs(slots, every)]
-            fetched = _fetched([part.scalars for part in parts])
-        for part, values in zip(parts, fetched, strict=True):
+        for part, values in zip(parts, _fetched([part.scalars for part in parts]), strict=True):
             total = totals[part.row]
             for name, value in part.measures(values).items():
                 total[name] = total.get(name, 0.0) + part.weight * value
@@ -195,15 +193,15 @@ class Measurer:
         names += ["param_sq"] if "param_sq" in wanted else []
         parts, by_hand = [SQUARES[name] for name in names], moves and weights is None
         pack.load([*parts, "update", *STATES.get(self.kind, ())] if by_hand else parts)
-        factor, rows, products = 1.0, [pack[part] for part in parts], {}
+        factor = 1.0
+        scalars = dict(zip(names, torch._foreach_norm([pack[part] for part in parts]), strict=True))
         if "memory_sq" in names:
-            products["grad_dot_memory"] = torch.dot(pack["grad"], pack["memory"])
+            scalars["grad_dot_memory"] = torch.dot(pack["grad"], pack["memory"])
         if by_hand:
             update, factor = self._update(pack)
-            products["grad_dot_update"] = torch.dot(pack["grad"], update)
-            names, rows = [*names, "update_sq"], [*rows, update]
-        norms = dict(zip(names, torch._foreach_norm(rows), strict=True))
-        return Part(pack.first.row, pack.weight, weights, factor, norms | products)
+            scalars["grad_dot_update"] = torch.dot(pack["grad"], update)
+            (scalars["update_sq"],) = torch._foreach_norm([update])
+        return Part(pack.first.row, pack.weight, weights, factor, scalars)
 
     def _update(self, pack: Pack) -> tuple[Tensor, float]:
         """Return (w, c) with u = c · w for a pack."""
@@ -241,11 +239,12 @@ class Measurer:
 def gradient_of(param: Tensor) -> Tensor | None:
     """Return the gradient, a sparse one as a dense tensor, or None."""
     grad = param.grad
-    return None if grad is None else dense(grad.detach() if grad.requires_grad else grad)
+    return None if grad is None else dense(grad)
 
 
 def dense(value: Tensor) -> Tensor:
-    """Return a sparse tensor as a dense one, others as they are."""
+    """Return a tensor without history, a sparse one as a dense one."""
+    value = value.detach() if value.requires_grad else value
     return value.to_dense() if value.is_sparse else value
 
 

@@ -42,6 +42,8 @@ class Slot:
 
     def part(self, name: str) -> Tensor:
         """Return one of ``PARTS`` or an entry of the optimizer's state."""
+        if name == "param":
+            return self.param.detach()
         found: Tensor = getattr(self, name) if name in PARTS else self.state[name]
         return found
 
@@ -82,6 +84,11 @@ class Pack:
         return self.first.group
 
     @property
+    def laid_out(self) -> bool:
+        """Whether what is loaded are copies, and not the tensors themselves."""
+        return len(self.pieces) > 1 or self.pieces[0].every > 1
+
+    @property
     def weight(self) -> float:
         """What sums over the pieces are multiplied by, where they stand for more than themselves."""
         if self.pieces[0].every == 1:
@@ -102,14 +109,14 @@ class Pack:
         keys = list(dict.fromkeys(self._key(name) for name in names if name in self))
         tensors = [piece.slot.part(key) for key in keys for piece in self.pieces]
         piece = self.pieces[0]
-        if len(self.pieces) == 1 and piece.every == 1:
+        if not self.laid_out:
             self._rows |= {key: floating(piece.take(tensor)) for key, tensor in zip(keys, tensors, strict=True)}
         elif keys:
             if piece.every == 1 and not any(tensor.is_complex() for tensor in tensors):
-                whole = torch._utils._flatten_dense_tensors(tensors).detach()  # type: ignore[no-untyped-call]
+                whole = torch._utils._flatten_dense_tensors(tensors)  # type: ignore[no-untyped-call]
             else:
                 whole = torch.cat([p.take(tensor) for p, tensor in zip(self.pieces * len(keys), tensors, strict=True)])
-            self._rows |= zip(keys, floating(whole).view(len(keys), -1).unbind(), strict=True)
+            self._rows |= zip(keys, floating(whole).view(-1).chunk(len(keys)), strict=True)
 
     def _key(self, name: str) -> str:
         """Return the name under which it is kept: the memory is an entry of the optimizer's state, too."""

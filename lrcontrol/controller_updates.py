@@ -68,6 +68,8 @@ def _sgd(pack: Pack, grad: Tensor) -> tuple[Tensor, float]:
 
 def _adam(pack: Pack, grad: Tensor) -> tuple[Tensor, float]:
     beta1, beta2 = (float(beta) for beta in pack.group["betas"])
+    if pack.laid_out and grad.is_cpu and "exp_avg" in pack:
+        return _fused(pack, grad, beta1, beta2), 1.0
     unbias = 1.0 / (1.0 - beta2**pack.first.step)
     if "exp_avg" in pack:
         first = torch.lerp(pack["exp_avg"], grad, 1.0 - beta1)
@@ -80,6 +82,31 @@ def _adam(pack: Pack, grad: Tensor) -> tuple[Tensor, float]:
         torch.maximum(root, pack["max_exp_avg_sq"] * unbias, out=root)
     root.sqrt_().add_(float(pack.group["eps"]))
     return first.div_(root), 1.0 / (1.0 - beta1**pack.first.step)
+
+
+def _fused(pack: Pack, grad: Tensor, beta1: float, beta2: float) -> Tensor:
+    """Let torch's kernel of one pass take a step of rate −1 from 0, which is u; the copies of the state step too.
+
+    One call takes two thirds of the time of six where there are only some thousand numbers.
+    """
+    update, largest = torch.zeros_like(grad), "max_exp_avg_sq"
+    amsgrad = bool(pack.group["amsgrad"]) and largest in pack
+    torch._fused_adamw_(
+        [update],
+        [grad],
+        [pack["exp_avg"]],
+        [pack["exp_avg_sq"]],
+        [pack[largest]] if amsgrad else [],
+        [torch.tensor(pack.first.step)],
+        amsgrad=amsgrad,
+        maximize=False,
+        beta1=beta1,
+        beta2=beta2,
+        lr=-1.0,
+        weight_decay=0.0,
+        eps=float(pack.group["eps"]),
+    )
+    return update
 
 
 def with_momentum(group: Group, momentum: float) -> Group:

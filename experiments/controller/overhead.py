@@ -3,9 +3,9 @@
     python experiments/controller/overhead.py [--steps 60] [--threads 1]
 
 Writes overhead.csv beside this file, where rows of other models, optimizers and agents stay. Five minutes on one core.
-Steps with and without alternate one by one; their times are medians over groups of ten steps, so that decisions every
-ten steps count in full. What the controller's own step takes is timed as well (``inside``): noise touches that less,
-but it leaves out what the rest of the step loses by finding other things in the caches.
+Steps with and without alternate one by one; what one takes more than the other is a median over groups of ten pairs, so
+that decisions every ten steps count in full. What the controller's own step takes is timed as well (``inside``): noise
+touches that less, but it leaves out what the rest of the step loses, or gains, by finding other things in the caches.
 """
 
 import argparse
@@ -86,10 +86,10 @@ AGENTS = {
 
 
 class Loop:
-    """One model in training, with a controller or without.
+    """One model in training, with a controller and without.
 
     Attributes:
-        inside: seconds that the controller's step took, for each step.
+        inside: seconds that the controller's step took, for each step with it.
     """
 
     def __init__(self, model, optimizer, agent):
@@ -98,30 +98,25 @@ class Loop:
         self.model, self.x, self.y = MODELS[model]()
         self.optimizer = OPTIMIZERS[optimizer](self.model.parameters())
         limits = {"max_lr": 1e-5}  # the data are noise, and a run that diverges decides nothing
-        limits |= {} if agent is None or "sample" in agent or agent == "learned" else {"sample": None}
-        self.controller = agent and LRController(self.optimizer, AGENTS[agent](), total_steps=10**6, **limits)
+        limits |= {} if "sample" in agent or agent == "learned" else {"sample": None}
+        self.controller = LRController(self.optimizer, AGENTS[agent](), total_steps=10**6, **limits)
 
     def loss(self):
         """Return the loss on the minibatch."""
         return F.cross_entropy(self.model(self.x).flatten(0, -2), self.y.flatten())
 
-    def step(self):
-        """Take a training step."""
+    def seconds(self, controlled):
+        """Return the duration of one training step, with the controller or without."""
+        begin = time.perf_counter()
         self.optimizer.zero_grad()
         loss = self.loss()
         loss.backward()
-        if self.controller is not None:
-            begin = time.perf_counter()
+        if controlled:
+            before = time.perf_counter()
             self.controller.step(loss, closure=self.loss)
-            self.inside.append(time.perf_counter() - begin)
+            self.inside.append(time.perf_counter() - before)
         self.optimizer.step()
-
-
-def seconds(loop):
-    """Return the duration of one step."""
-    begin = time.perf_counter()
-    loop.step()
-    return time.perf_counter() - begin
+        return time.perf_counter() - begin
 
 
 def grouped(times):
@@ -142,11 +137,11 @@ def main():
     for model in options.models:
         for optimizer in options.optimizers:
             for agent in options.agents:
-                bare, controlled = (Loop(model, optimizer, a) for a in (None, agent))
-                pairs = [(seconds(bare), seconds(controlled)) for _ in range(options.steps + 5)][5:]
-                without, controlled_step = (grouped([pair[i] for pair in pairs]) for i in (0, 1))
-                added, inside = controlled_step - without, grouped(controlled.inside[5:])
-                row = [model, optimizer, agent, options.threads, len(bare.x)]
+                loop = Loop(model, optimizer, agent)
+                pairs = [(loop.seconds(False), loop.seconds(True)) for _ in range(options.steps + 5)][5:]
+                without, added = grouped([pair[0] for pair in pairs]), grouped([b - a for a, b in pairs])
+                inside = grouped(loop.inside[5:])
+                row = [model, optimizer, agent, options.threads, len(loop.x)]
                 row += [f"{1e3 * value:.3f}" for value in (without, added, inside)]
                 rows.append([*row, *(f"{value / without:.4f}" for value in (added, inside))])
                 print(*rows[-1], sep="\t", flush=True)
