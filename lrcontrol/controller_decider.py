@@ -109,9 +109,9 @@ class Decider:
             momentum = self.rates.momentum[-len(made) :]
             self.memory.grow(made, momentum)
             self.lr0, self.momentum0 = self.lr0 + made, self.momentum0 + momentum
-        due = self.rates.of_groups(self.memory.lr)
-        for group, rate in list(zip(self.rates.groups, due, strict=True))[known:]:
-            put(group, {"lr": rate})
+        self.rates.due += self.rates.of_groups(self.memory.lr)[known:]
+        for group, due in list(zip(self.rates.groups, self.rates.due, strict=True))[known:]:
+            put(group, {"lr": due})
         return True
 
     def _unscheduled(self) -> float:
@@ -128,13 +128,12 @@ class Decider:
         Rows go on from what their leaders have; a group that was given another rate has another ratio from here.
         """
         memory, rates = self.memory, self.rates
-        all_due = rates.of_groups(memory.lr)
-        written = rates.written(all_due)
+        written = rates.written()
         if not written:
             return False
         cut = self.cut()
         for number, found in sorted(written.items(), key=lambda entry: entry[0] not in rates.leaders):
-            due, row, leads = all_due[number], rates.rows[number], number in rates.leaders
+            due, row, leads = rates.due[number], rates.rows[number], number in rates.leaders
             goes_on = self.settings.form == "recursive" or due == 0.0  # else the rate is decided anew at every step
             taken = (found > 0.0 and goes_on) if leads else found >= 0.0
             if not warned:

@@ -99,15 +99,18 @@ class Measurer:
                 grad = gradient_of(param)
                 if grad is None:
                     continue
-                grad = -grad if uphill else grad
                 entries = states.get(param, {})
                 names = entries if self.kind == "elementwise" else needed
-                state = {name: dense(v) for name in names if isinstance(v := entries.get(name), Tensor)}
-                memory = next((state[name] for name in MEMORIES if name in state), None)
+                tensors = {"param": param.detach(), "grad": -grad if uphill else grad}
+                tensors |= {name: dense(v) for name in names if isinstance(v := entries.get(name), Tensor)}
+                memory = next(filter(tensors.__contains__, MEMORIES), None)
                 if memory is None and number < len(self.last_gradient):
-                    memory = self.last_gradient[number]
-                    memory = -memory if uphill and memory is not None else memory
-                found.append(Slot(param, grad, shown, ratio, state, memory, row, update=seen.get(param)))
+                    last = self.last_gradient[number]
+                    if last is not None:
+                        memory, tensors["memory"] = "memory", -last if uphill else last
+                if param in seen:
+                    tensors["update"] = seen[param]
+                found.append(Slot(param, tensors, memory, shown, ratio, row, flat_size(grad)))
         if self.kind in ("adam", "elementwise"):
             _number_steps(found)
         return found
@@ -224,16 +227,15 @@ class Measurer:
         slots = self.slots(momentum, moves=True)
         rows: dict[int, Tensor] = {}
         for pack in packs(slots):
-            (update, factor), at = self._update(pack), 0
-            for slot, start, stop, _ in pack.pieces:
-                row = rows.setdefault(id(slot), update.new_empty(flat_size(slot.grad)))
-                torch.mul(update[at : at + stop - start], factor, out=row[start:stop])
-                at += stop - start
+            update, factor = self._update(pack)
+            for slot, start, part in pack.spread(update):
+                row = rows.setdefault(id(slot), update.new_empty(slot.size))
+                torch.mul(part, factor, out=row[start : start + len(part)])
         return [(slot.param, _shaped(rows[id(slot)], slot.param)) for slot in slots if id(slot) in rows]
 
     def gradients(self) -> list[tuple[Tensor, Tensor]]:
         """Return (parameter, g · its group's ratio) for all that have a gradient, −g where that is climbed."""
-        return [(slot.param, slot.grad * slot.ratio) for slot in self.slots()]
+        return [(slot.param, slot.tensors["grad"] * slot.ratio) for slot in self.slots()]
 
 
 def gradient_of(param: Tensor) -> Tensor | None:
@@ -266,7 +268,7 @@ def _shaped(row: Tensor, param: Tensor) -> Tensor:
 
 def _number_steps(slots: list[Slot]) -> None:
     """Put in the numbers of the steps to come; those kept on an accelerator are fetched together."""
-    known = [(slot, slot.state["step"]) for slot in slots if "step" in slot.state]
+    known = [(slot, slot.tensors["step"]) for slot in slots if "step" in slot.tensors]
     if any(step.is_cpu for _, step in known):
         values = [step.item() for _, step in known]
     else:

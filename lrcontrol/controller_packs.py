@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,66 +16,44 @@ SIZES_CPU, SIZES_OTHER = (1 << 18, 1 << 14), (1 << 24, 1 << 20)
 # Where only a sample is taken: rows and columns of a weight differ, so many short chunks tell more than few long ones;
 # and small parameters, the last layer's above all, have the largest gradients, so those are taken whole.
 CHUNK, WHOLE = 32, 1 << 13
-PARTS = ("grad", "param", "memory", "update")
+PARTS = ("param", "grad", "memory", "update")  # what a slot's tensors hold beside the optimizer's state
 
 
 @dataclass(slots=True)
 class Slot:
-    """A parameter that has a gradient, all that its step is made from, and the step's number, from 1, for Adam.
+    """A parameter that has a gradient, and all that its step is made from.
 
-    The update is there where it was seen in a rehearsal; ``size`` is the number of real numbers.
+    Args:
+        param: the parameter.
+        tensors: ``param`` and ``grad``, entries of the optimizer's state by their names, ``memory`` where that is none
+            of them, and ``update`` where it was seen in a rehearsal.
+        memory: the name that the memory has in ``tensors``; None where there is none.
+        group, ratio, row: the parameter's group, and what ``Rates`` says of it.
+        size: how many real numbers it is.
+        step: the number of the step to come, from 1, for Adam.
     """
 
     param: Tensor
-    grad: Tensor
+    tensors: dict[str, Tensor]
+    memory: str | None
     group: Group
     ratio: float
-    state: dict[str, Any]
-    memory: Tensor | None
-    row: int = 0
+    row: int
+    size: int
     step: float = 1.0
-    update: Tensor | None = None
-    size: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.size = flat_size(self.grad)
-
-    def part(self, name: str) -> Tensor:
-        """Return one of ``PARTS`` or an entry of the optimizer's state."""
-        if name == "param":
-            return self.param.detach()
-        found: Tensor = getattr(self, name) if name in PARTS else self.state[name]
-        return found
-
-
-class Piece(NamedTuple):
-    """The numbers ``start`` to ``stop`` of a slot; or, with ``every`` above 1, one chunk in so many of all of them."""
-
-    slot: Slot
-    start: int
-    stop: int
-    every: int = 1
-
-    def take(self, tensor: Tensor) -> Tensor:
-        """Return a view of them in a tensor of the slot's shape, (N,), or (chunks, ``CHUNK``)."""
-        total = self.stop - self.start
-        if self.every == 1:
-            return flat(tensor)[self.start : self.stop]
-        chunks = max(1, round(total / (self.every * CHUNK)))
-        if tensor.is_contiguous() and not tensor.is_complex():
-            return tensor.as_strided((chunks, CHUNK), (total // chunks, 1))
-        return flat(tensor).unfold(0, CHUNK, total // chunks)[:chunks]
 
 
 class Pack:
-    """Pieces of parameters that share group, state and device, laid end to end: flat tensors of one length.
+    """Parameters that share group, state and device, laid end to end: flat tensors of one length.
 
     Args:
-        pieces: at least one.
+        slots: at least one.
+        every: k above 1 takes about one chunk in k of all of them.
+        cut: which numbers, from the first to before the last, where it is not all of the only slot.
     """
 
-    def __init__(self, pieces: list[Piece]) -> None:
-        self.pieces, self.first = pieces, pieces[0].slot
+    def __init__(self, slots: list[Slot], every: int = 1, cut: tuple[int, int] | None = None) -> None:
+        self.slots, self.every, self.cut, self.first = slots, every, cut, slots[0]
         self._rows: dict[str, Tensor] = {}
 
     @property
@@ -86,42 +64,51 @@ class Pack:
     @property
     def laid_out(self) -> bool:
         """Whether what is loaded are copies, and not the tensors themselves."""
-        return len(self.pieces) > 1 or self.pieces[0].every > 1
+        return len(self.slots) > 1 or self.every > 1
 
     @property
     def weight(self) -> float:
-        """What sums over the pieces are multiplied by, where they stand for more than themselves."""
-        if self.pieces[0].every == 1:
-            return 1.0
-        return sum(piece.stop - piece.start for piece in self.pieces) / self["grad"].numel()
+        """What sums are multiplied by, where what is taken stands for more than itself."""
+        return 1.0 if self.every == 1 else sum(slot.size for slot in self.slots) / self["grad"].numel()
 
     def __contains__(self, name: str) -> bool:
-        return name in self.first.state or (name in PARTS and getattr(self.first, name) is not None)
+        return self._key(name) in self.first.tensors
 
     def __getitem__(self, name: str) -> Tensor:
-        """Return one of ``PARTS`` or an entry of the optimizer's state, (N,), in float32 or better."""
-        if self._key(name) not in self._rows:
+        """Return what a slot has under the name, or as its memory, of all slots, (N,), in float32 or better."""
+        key = self._key(name)
+        if key not in self._rows:
             self.load([name])
-        return self._rows[self._key(name)]
+        return self._rows[key]
+
+    def _key(self, name: str) -> str:
+        return self.first.memory or name if name == "memory" else name
 
     def load(self, names: Sequence[str]) -> None:
         """Lay out all of them that there are, in one call, which takes less time than one by one."""
         keys = list(dict.fromkeys(self._key(name) for name in names if name in self))
-        tensors = [piece.slot.part(key) for key in keys for piece in self.pieces]
-        piece = self.pieces[0]
+        tensors = [slot.tensors[key] for key in keys for slot in self.slots]
+        if not keys:
+            return
         if not self.laid_out:
-            self._rows |= {key: floating(piece.take(tensor)) for key, tensor in zip(keys, tensors, strict=True)}
-        elif keys:
-            if piece.every == 1 and not any(tensor.is_complex() for tensor in tensors):
-                whole = torch._utils._flatten_dense_tensors(tensors)  # type: ignore[no-untyped-call]
-            else:
-                whole = torch.cat([p.take(tensor) for p, tensor in zip(self.pieces * len(keys), tensors, strict=True)])
-            self._rows |= zip(keys, floating(whole).view(-1).chunk(len(keys)), strict=True)
+            rows = [flat(tensor)[slice(*self.cut) if self.cut else slice(None)] for tensor in tensors]
+        elif self.every > 1:
+            counts = [max(1, round(slot.size / (self.every * CHUNK))) for slot in self.slots] * len(keys)
+            rows = list(torch.cat(list(map(_chunks, tensors, counts))).view(-1).chunk(len(keys)))
+        elif any(tensor.is_complex() for tensor in tensors):
+            rows = list(torch.cat([flat(tensor) for tensor in tensors]).chunk(len(keys)))
+        else:
+            rows = list(torch._utils._flatten_dense_tensors(tensors).chunk(len(keys)))  # type: ignore[no-untyped-call]
+        self._rows |= {key: floating(row) for key, row in zip(keys, rows, strict=True)}
 
-    def _key(self, name: str) -> str:
-        """Return the name under which it is kept: the memory is an entry of the optimizer's state, too."""
-        first = self.first
-        return "memory" if first.memory is not None and first.state.get(name) is first.memory else name
+    def spread(self, row: Tensor) -> Iterator[tuple[Slot, int, Tensor]]:
+        """Yield each slot with its part of a row (N,), which begins at that number of the slot."""
+        if self.cut is not None:
+            yield self.first, self.cut[0], row
+            return
+        parts = row.split_with_sizes([slot.size for slot in self.slots])
+        for slot, part in zip(self.slots, parts, strict=True):
+            yield slot, 0, part
 
 
 def packs(slots: Sequence[Slot], every: int = 1) -> Iterator[Pack]:
@@ -130,27 +117,34 @@ def packs(slots: Sequence[Slot], every: int = 1) -> Iterator[Pack]:
     Large parameters are cut, which copies nothing; small ones are laid together, so that kernels are few. With
     ``every`` k above 1 about one chunk in k is taken of large parameters.
     """
-    waiting: dict[Any, list[Piece]] = {}
+    waiting: dict[Any, list[Slot]] = {}
     numbers: dict[Any, int] = {}
     least = max(WHOLE, every * CHUNK)
     for slot in slots:
-        device, total = slot.grad.device, slot.size
+        device, total = slot.tensors["grad"].device, slot.size
         size, small = SIZES_CPU if device.type == "cpu" else SIZES_OTHER
-        sampled = every > 1 and total >= least
-        if total >= small and not sampled:
+        step = every if every > 1 and total >= least else 1
+        if total >= small and step == 1:
             for start in range(0, total, size):
-                yield Pack([Piece(slot, start, min(total, start + size))])
+                yield Pack([slot], cut=(start, min(total, start + size)))
             continue
-        key = id(slot.group), slot.step, slot.memory is None, device, tuple(slot.state), sampled
-        piece = Piece(slot, 0, total, every if sampled else 1)
-        count = total // piece.every
-        if numbers.get(key, 0) + count > size and key in waiting:
-            yield Pack(waiting.pop(key))
-            numbers[key] = 0
-        numbers[key] = numbers.get(key, 0) + count
-        waiting.setdefault(key, []).append(piece)
-    for pieces in waiting.values():
-        yield Pack(pieces)
+        key = id(slot.group), slot.step, slot.memory, device, tuple(slot.tensors), step
+        count = numbers.get(key, 0)
+        if count + total // step > size and key in waiting:
+            yield Pack(waiting.pop(key), step)
+            count = 0
+        numbers[key] = count + total // step
+        waiting.setdefault(key, []).append(slot)
+    for (*_, step), found in waiting.items():
+        yield Pack(found, step)
+
+
+def _chunks(tensor: Tensor, count: int) -> Tensor:
+    """Return a view of so many chunks of a tensor's numbers, evenly spread, (count, ``CHUNK``)."""
+    if tensor.is_contiguous() and not tensor.is_complex():
+        return tensor.as_strided((count, CHUNK), (tensor.numel() // count, 1))
+    row = flat(tensor)
+    return row.unfold(0, CHUNK, len(row) // count)[:count]
 
 
 def flat(tensor: Tensor) -> Tensor:

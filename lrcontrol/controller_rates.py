@@ -70,6 +70,7 @@ class Rates:
         default_ratio: the default rate over the reference's at first.
         gains: each group's ``gain``, which its dampening keeps when its momentum moves; None without dampening.
         lr0: the rows' rates at first.
+        due: the rates that the groups were given last.
     """
 
     def __init__(self, optimizer: Optimizer, per_group: bool = False) -> None:
@@ -86,6 +87,7 @@ class Rates:
         self.default_ratio = self._default_rate() / rates[self.reference]
         start = self.adopt_new_groups(rates[self.reference])
         self.lr0 = start if per_group else [rates[self.reference]]
+        self.due = rates
 
     @property
     def groups(self) -> list[Group]:
@@ -155,11 +157,13 @@ class Rates:
         """Return the rates of all groups where those of the rows are ``lr``."""
         return [lr[row] * ratio for row, ratio in zip(self.rows, self.ratios, strict=True)]
 
-    def written(self, lr: list[float]) -> dict[int, float]:
-        """Return by group the rates that are not ``lr``, as far as their type says; never waits for a device."""
+    def written(self) -> dict[int, float]:
+        """Return by group the rates that are not ``due``, as far as their type says; never waits for a device."""
         found = {}
-        for number, (group, due) in enumerate(zip(self.groups, lr, strict=True)):
+        for number, (group, due) in enumerate(zip(self.groups, self.due, strict=True)):
             value = group["lr"]
+            if value is due:
+                continue
             if isinstance(value, Tensor):
                 if value.device.type == "cpu" and bool(value != torch.tensor(due, dtype=value.dtype)):
                     found[number] = float(value)
@@ -170,8 +174,9 @@ class Rates:
     def write(self, lr: Sequence[float], momentum: Sequence[float] | None = None) -> None:
         """Put the rows' rates, and their momenta where they are given, in force in all groups."""
         separate(self.groups)  # anew: a loaded state may share again
-        for group, row, ratio, gain in zip(self.groups, self.rows, self.ratios, self.gains, strict=True):
-            put(group, {"lr": lr[row] * ratio})
+        self.due = self.of_groups(lr)
+        for group, due, row, gain in zip(self.groups, self.due, self.rows, self.gains, strict=True):
+            put(group, {"lr": due})
             if momentum is not None:
                 put(group, moved(group, momentum[row], gain))
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Optimizer
 
-from lrcontrol.controller_packs import Pack
+from lrcontrol.controller_packs import PARTS, Pack
 from lrcontrol.controller_rates import Rates, moved, put, unwrapped
 from lrcontrol.controller_safety import Snapshot, copied
 
@@ -77,10 +77,9 @@ def rehearse_pack(make: type[Optimizer], pack: Pack) -> Tensor:
     (group,) = alone.param_groups
     group |= {name: value for name, value in pack.group.items() if name != "params"}
     group |= {"lr": RATE * first.ratio, "foreach": False, "fused": None, "differentiable": False}
-    if first.state:
-        alone.state[param] = {
-            name: (value if name in SHARED else pack[name]).clone() for name, value in first.state.items()
-        }
+    state = {name: value for name, value in first.tensors.items() if name not in PARTS}
+    if state:
+        alone.state[param] = {name: (value if name in SHARED else pack[name]).clone() for name, value in state.items()}
     before = param.detach().clone()
     alone.step()
     return (before - param.detach()).div_(RATE)
