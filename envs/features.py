@@ -82,7 +82,7 @@ class LossHistory(Generic[Values]):
         return self._logs[name]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Feature:
     """One number for each replica: what it says, how it is computed, and which measures it needs."""
 

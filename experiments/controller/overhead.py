@@ -10,6 +10,7 @@ touches that less, but it leaves out what the rest of the step loses, or gains, 
 
 import argparse
 import csv
+import random
 import statistics
 import time
 from pathlib import Path
@@ -137,8 +138,13 @@ def main():
     for model in options.models:
         for optimizer in options.optimizers:
             for agent in options.agents:
-                loop = Loop(model, optimizer, agent)
-                pairs = [(loop.seconds(False), loop.seconds(True)) for _ in range(options.steps + 5)][5:]
+                loop, order = Loop(model, optimizer, agent), random.Random(0)
+                pairs = []
+                for _ in range(options.steps + 5):
+                    first = order.random() < 0.5
+                    taken = {controlled: loop.seconds(controlled) for controlled in (first, not first)}
+                    pairs.append((taken[False], taken[True]))
+                pairs = pairs[5:]
                 without, added = grouped([pair[0] for pair in pairs]), grouped([b - a for a, b in pairs])
                 inside = grouped(loop.inside[5:])
                 row = [model, optimizer, agent, options.threads, len(loop.x)]
