@@ -17,14 +17,19 @@ from lrcontrol.controller_updates import MEMORIES, kind_of, sgd_weights, update_
 Measures: TypeAlias = dict[str, float]
 MEASURES = frozenset({"grad_sq", "grad_dot_memory", "memory_sq", "grad_dot_update", "update_sq", "param_sq"})
 MOVES = frozenset({"grad_dot_update", "update_sq"})
-SQUARES = {"grad_sq": "grad", "memory_sq": "memory", "param_sq": "param", "update_sq": "update"}
+PRODUCTS = {
+    "grad_sq": ("grad", "grad"),
+    "memory_sq": ("memory", "memory"),
+    "param_sq": ("param", "param"),
+    "grad_dot_memory": ("grad", "memory"),
+}
 STATES = {"sgd": ("momentum_buffer",), "adam": ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")}
 
 
 class Part(NamedTuple):
-    """What was summed over a pack: products, and norms under the names of their squares.
+    """The products that were taken over a pack, by the names of the measures that they are.
 
-    ``weights`` (a, b) say that the update is a · memory + b · gradient, else it is ``factor`` times what was summed.
+    ``weights`` (a, b) say that the update is a · memory + b · gradient, else it is ``factor`` times what was taken.
     """
 
     row: int
@@ -33,9 +38,8 @@ class Part(NamedTuple):
     factor: float
     scalars: dict[str, Tensor]
 
-    def measures(self, values: Measures) -> Measures:
-        """Return the measures that the fetched scalars make, before weighting."""
-        found = {name: value * value if name in SQUARES else value for name, value in values.items()}
+    def measures(self, found: Measures) -> Measures:
+        """Return the measures that the fetched products make, before weighting."""
         if self.weights is None:
             if self.factor != 1.0:
                 found["grad_dot_update"] *= self.factor
@@ -187,23 +191,23 @@ class Measurer:
         return [{name: total.get(name, math.nan) for name in wanted} for total in totals]
 
     def _reduce(self, pack: Pack, wanted: frozenset[str]) -> Part:
-        """Return norms and products over a pack, loading what they take at once."""
+        """Return products over a pack, loading what they take at once."""
         moves = bool(wanted & MOVES)
         weights = self._weights(pack) if moves else None
         remembers = "grad_dot_memory" in wanted or (weights is not None and weights[0] != 0.0)
         names = ["grad_sq"] if moves or "grad_sq" in wanted or remembers else []
-        names += ["memory_sq"] if remembers and "memory" in pack else []
+        names += ["memory_sq", "grad_dot_memory"] if remembers and "memory" in pack else []
         names += ["param_sq"] if "param_sq" in wanted else []
-        parts, by_hand = [SQUARES[name] for name in names], moves and weights is None
+        parts, by_hand = [part for name in names for part in PRODUCTS[name]], moves and weights is None
         pack.load([*parts, "update", *STATES.get(self.kind, ())] if by_hand else parts)
+        scalars = {name: torch.dot(pack[a], pack[b]) for name, (a, b) in ((name, PRODUCTS[name]) for name in names)}
         factor = 1.0
-        scalars = dict(zip(names, torch._foreach_norm([pack[part] for part in parts]), strict=True))
-        if "memory_sq" in names:
-            scalars["grad_dot_memory"] = torch.dot(pack["grad"], pack["memory"])
         if by_hand:
             update, factor = self._update(pack)
-            scalars["grad_dot_update"] = torch.dot(pack["grad"], update)
-            (scalars["update_sq"],) = torch._foreach_norm([update])
+            scalars["grad_dot_update"], scalars["update_sq"] = (
+                torch.dot(pack["grad"], update),
+                torch.dot(update, update),
+            )
         return Part(pack.first.row, pack.weight, weights, factor, scalars)
 
     def _update(self, pack: Pack) -> tuple[Tensor, float]:
@@ -251,13 +255,17 @@ def dense(value: Tensor) -> Tensor:
 
 
 def _fetched(parts: list[dict[str, Tensor]]) -> list[Measures]:
-    """Return the scalars as numbers; all of a device come at once."""
+    """Return the scalars as numbers; all of an accelerator come at once."""
     waiting: dict[torch.device, list[Tensor]] = {}
     for scalars in parts:
         for scalar in scalars.values():
-            waiting.setdefault(scalar.device, []).append(scalar)
-    values = {device: iter(torch.stack(found).tolist()) for device, found in waiting.items()}
-    return [{name: next(values[scalar.device]) for name, scalar in scalars.items()} for scalars in parts]
+            if not scalar.is_cpu:
+                waiting.setdefault(scalar.device, []).append(scalar)
+    come = {device: iter(torch.stack(found).tolist()) for device, found in waiting.items()}
+    return [
+        {name: scalar.item() if scalar.is_cpu else next(come[scalar.device]) for name, scalar in scalars.items()}
+        for scalars in parts
+    ]
 
 
 def _shaped(row: Tensor, param: Tensor) -> Tensor:

@@ -121,14 +121,14 @@ def packs(slots: Sequence[Slot], every: int = 1) -> Iterator[Pack]:
     numbers: dict[Any, int] = {}
     least = max(WHOLE, every * CHUNK)
     for slot in slots:
-        device, total = slot.tensors["grad"].device, slot.size
-        size, small = SIZES_CPU if device.type == "cpu" else SIZES_OTHER
+        grad, total = slot.tensors["grad"], slot.size
+        size, small = SIZES_CPU if grad.is_cpu else SIZES_OTHER
         step = every if every > 1 and total >= least else 1
         if total >= small and step == 1:
             for start in range(0, total, size):
                 yield Pack([slot], cut=(start, min(total, start + size)))
             continue
-        key = id(slot.group), slot.step, slot.memory, device, tuple(slot.tensors), step
+        key = id(slot.group), slot.step, slot.memory, grad.device, tuple(slot.tensors), step
         count = numbers.get(key, 0)
         if count + total // step > size and key in waiting:
             yield Pack(waiting.pop(key), step)
