@@ -69,7 +69,8 @@ class LRController(ReduceLROnPlateau):
         record: keep step, loss, lr and momentum of every step, 32 bytes each; with ``per_group`` each group's lr too.
         sample: about how many parameters to measure, evenly spread in short chunks, where there are more; of small
             ones all are measured. A decision then costs about the same however large the model is, and what is seen of
-            gradients is an estimate, good to a few per cent. None measures all.
+            gradients is an estimate: squares are off by 1 to 3 % for a perceptron of a million parameters, by 7 to 18 %
+            for a convolutional network of that size. None measures all.
         per_group: the agent decides for each parameter group by itself, from the common loss and that group's own
             gradients, updates and parameters. A group without gradients is left as it is, and so is one whose rate is
             0. An agent that reads the loss alone decides the same for all. Not for agents that probe.

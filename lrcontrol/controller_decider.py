@@ -128,9 +128,10 @@ class Decider:
         Rows go on from what their leaders have; a group that was given another rate has another ratio from here.
         """
         memory, rates = self.memory, self.rates
+        changed = self._take_in_momenta(warned)
         written = rates.written()
         if not written:
-            return False
+            return changed
         cut = self.cut()
         for number, found in sorted(written.items(), key=lambda entry: entry[0] not in rates.leaders):
             due, row, leads = rates.due[number], rates.rows[number], number in rates.leaders
@@ -150,6 +151,23 @@ class Decider:
             elif taken:
                 rates.ratios[number] = found / memory.lr[row]
         return True
+
+    def _take_in_momenta(self, warned: bool) -> bool:
+        """Do so for momenta, which are a row's leader's in all its groups."""
+        rates, written = self.rates, self.rates.written_momenta()
+        low, high = self.settings.momentum_limits
+        for number, found in written.items():
+            taken = number in rates.leaders and self.settings.form == "recursive"
+            if not warned:
+                warnings.warn(
+                    f"something else wrote the momentum: {found:g} is in force where {rates.held[number]:g} was due. "
+                    f"Is there another scheduler? The controller {'goes on from there' if taken else 'puts it back'}",
+                    stacklevel=4,
+                )
+                warned = True
+            if taken:
+                self.memory.momentum[rates.rows[number]] = min(max(found, low), high)
+        return bool(written)
 
     def add(self, loss: float) -> float:
         """Take in the loss of this step; return the fast average before it."""

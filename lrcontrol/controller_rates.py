@@ -52,6 +52,10 @@ def read_momentum(group: Group) -> float | None:
     return float(group["betas"][0]) if "betas" in group else None
 
 
+def _has_tensor(group: Group) -> bool:
+    return any(isinstance(beta, Tensor) for beta in group.get("betas", ()))
+
+
 class Rates:
     """The R rows that an agent decides on, and the groups that follow each in proportion.
 
@@ -71,6 +75,8 @@ class Rates:
         gains: each group's ``gain``, which its dampening keeps when its momentum moves; None without dampening.
         lr0: the rows' rates at first.
         due: the rates that the groups were given last.
+        held: the momenta that they were given last; None for a group that has none, or keeps it in a tensor, which
+            may have to be waited for; empty where none are moved.
     """
 
     def __init__(self, optimizer: Optimizer, per_group: bool = False) -> None:
@@ -87,7 +93,7 @@ class Rates:
         self.default_ratio = self._default_rate() / rates[self.reference]
         start = self.adopt_new_groups(rates[self.reference])
         self.lr0 = start if per_group else [rates[self.reference]]
-        self.due = rates
+        self.due, self.held = rates, list[float | None]()
 
     @property
     def groups(self) -> list[Group]:
@@ -171,6 +177,11 @@ class Rates:
                 found[number] = float(value)
         return found
 
+    def written_momenta(self) -> dict[int, float]:
+        """Return by group the momenta that are not ``held``."""
+        pairs = enumerate(zip(map(read_momentum, self.groups) if self.held else (), self.held, strict=False))
+        return {number: now for number, (now, held) in pairs if held is not None and now is not None and now != held}
+
     def write(self, lr: Sequence[float], momentum: Sequence[float] | None = None) -> None:
         """Put the rows' rates, and their momenta where they are given, in force in all groups."""
         separate(self.groups)  # anew: a loaded state may share again
@@ -179,6 +190,8 @@ class Rates:
             put(group, {"lr": due})
             if momentum is not None:
                 put(group, moved(group, momentum[row], gain))
+        kept = () if momentum is None else self.groups
+        self.held = [None if _has_tensor(group) else read_momentum(group) for group in kept]
 
 
 def moved(group: Group, momentum: float, gain: float | None) -> dict[str, Any]:
@@ -222,7 +235,7 @@ def separate(groups: Iterable[Group]) -> None:
     for group in groups:
         if isinstance(group.get("lr"), Tensor):
             group["lr"] = own(group["lr"])
-        if any(isinstance(beta, Tensor) for beta in group.get("betas", ())):
+        if _has_tensor(group):
             group["betas"] = tuple(own(beta) for beta in group["betas"])
 
 

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -150,6 +151,41 @@ def test_a_group_without_momentum_stays_without_when_the_others_is_moved():
     assert opt.param_groups[0]["momentum"] != 0.9
     assert opt.param_groups[1]["momentum"] == 0
     assert Rates(opt).has_momentum
+
+
+class Halving:
+    """Leaves the rate, and halves 1 − β: at each step, or what it was at first."""
+
+    name = "halving"
+
+    def __init__(self, form):
+        both = {"hyperparameters": ("lr", "momentum"), "features": ("log_loss",), "max_factor": 2.0}
+        self.needs = {**both, "form": form, "multipliers": None}
+
+    def predict(self, observation, state=None, episode_start=None, deterministic=False):
+        return np.array([[0.0, -1.0]]), None
+
+
+@pytest.mark.parametrize(("form", "then"), [("recursive", 0.75), ("anchored", 0.95)])
+@pytest.mark.parametrize("make", [partial(torch.optim.SGD, momentum=0.9), torch.optim.AdamW])
+def test_a_momentum_that_something_else_writes_is_gone_on_from_or_put_back_with_a_warning(make, form, then):
+    """0.5 is written, and half of 1 − 0.5 goes on; where 1 − β is bound to the first 0.1 it is half of that as ever."""
+    (param,) = params = [nn.Parameter(torch.ones(2))]
+    opt = make(params, lr=0.1)
+    controller = LRController(opt, Halving(form))
+    for _ in range(2):
+        param.grad = torch.ones(2)
+        controller.step(1.0)
+    due = {"recursive": 0.975, "anchored": 0.95}[form]
+    assert controller.momentum == pytest.approx(due)
+    opt.param_groups[0] |= {"betas": (0.5, 0.999)} if "betas" in opt.param_groups[0] else {"momentum": 0.5}
+    does = "goes on from there" if form == "recursive" else "puts it back"
+    with pytest.warns(UserWarning, match=rf"momentum: 0\.5 is in force where {due} was due.* The controller {does}"):
+        controller.step(1.0)
+    assert controller.momentum == pytest.approx(then)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        controller.step(1.0)  # which has written it itself
 
 
 def test_numbers_of_numpy_as_arguments_do_not_keep_the_state_from_being_loaded(tmp_path):
