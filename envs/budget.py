@@ -32,6 +32,6 @@ class Budget:
     def multiplier(self, schedule: Schedule, step: int) -> float:
         """Return a schedule's multiplier at a step; past the end of the budget, the last."""
         if self.total is None and not schedule.needs_total:
-            return schedule(step, step + 1)
+            return float(schedule(step, step + 1))
         step, total = self.moment(step)
-        return schedule(min(step, total - 1), total)
+        return float(schedule(min(step, total - 1), total))

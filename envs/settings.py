@@ -183,15 +183,23 @@ class Settings:
         if not low <= lr0 <= high:
             raise InputError(f"initial learning rate {lr0:g} is not within {low:g}..{high:g} (lr_limits)")
 
+    def in_rows(self, action: NDArray[np.generic], rows: int) -> NDArray[np.generic]:
+        """Return an action (R, H), or for H = 1 (R,), as (R, H).
+
+        Raises:
+            InputError: it is of another size.
+        """
+        if action.size != rows * len(self.hyperparameters):
+            raise InputError(f"actions of shape {action.shape} are not {(rows, len(self.hyperparameters))}")
+        return action.reshape(rows, len(self.hyperparameters))
+
     def factors(self, action: NDArray[np.generic], rows: int) -> Array:
         """Return the multipliers (R, H) that an action stands for, (R, H) or, for H = 1, (R,).
 
         Raises:
             InputError: it is outside the action space.
         """
-        if action.size != rows * len(self.hyperparameters):
-            raise InputError(f"actions of shape {action.shape} are not {(rows, len(self.hyperparameters))}")
-        action = action.reshape(rows, len(self.hyperparameters))
+        action = self.in_rows(action, rows)
         if self.multipliers is None:
             powers = action.astype(np.float64)
             if not np.isfinite(powers).all():

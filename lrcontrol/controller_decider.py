@@ -150,6 +150,8 @@ class Decider:
                 memory.lr[row] = found
             elif taken:
                 rates.ratios[number] = found / memory.lr[row]
+            if taken:
+                rates.due[number] = found  # once, also where this step fails before it writes
         return True
 
     def _take_in_momenta(self, warned: bool) -> bool:
@@ -167,6 +169,7 @@ class Decider:
                 warned = True
             if taken:
                 self.memory.momentum[rates.rows[number]] = min(max(found, low), high)
+                rates.held[number] = found
         return bool(written)
 
     def add(self, loss: float) -> float:
@@ -222,7 +225,7 @@ class Decider:
         action, state = self.agent.predict(observation, memory.agent, np.array(memory.starts), deterministic=True)
         memory.agent = chosen(rows, state, memory.agent)
         memory.starts = [starts and not decided for starts, decided in zip(memory.starts, rows, strict=True)]
-        actions = np.asarray(action).reshape(len(rows), len(settings.hyperparameters))
+        actions = settings.in_rows(np.asarray(action), len(rows))
         self.last_action = actions[self.rates.row]
         self.observation = dict(zip(settings.features, observation[self.rates.row].tolist(), strict=True))
         self._apply([[settings.factor(value) for value in values] for values in actions.tolist()], rows)

@@ -66,7 +66,7 @@ class Guard:
             warnings.warn(
                 f"the loss is {loss} at step {decider.step_count}: it is left out and the rate stays; rollback=True "
                 f"would go back to the last good state",
-                stacklevel=4,
+                stacklevel=3,
             )
         self.events.append({**event, "lr": decider.lr})
 

@@ -134,7 +134,7 @@ class Measurer:
             warnings.warn(
                 f"a step of {type(optimizer).__name__} that was to be taken back failed ({error!r}): from now on the "
                 f"gradient stands in for what it steps along",
-                stacklevel=6,
+                stacklevel=7,
             )
             return {}
 
@@ -147,7 +147,7 @@ class Measurer:
         warnings.warn(
             f"{type(optimizer).__name__} keeps {type(inside).__name__} inside, so what it steps along cannot be seen, "
             f"and the gradient stands in for it: give the controller the optimizer inside",
-            stacklevel=7,
+            stacklevel=8,
         )
 
     def remember_gradient(self) -> None:

@@ -63,7 +63,7 @@ class Pack:
 
     @property
     def laid_out(self) -> bool:
-        """Whether what is loaded are copies, and not the tensors themselves."""
+        """Whether what is loaded is a copy for certain, which may be written over."""
         return len(self.slots) > 1 or self.every > 1
 
     @property

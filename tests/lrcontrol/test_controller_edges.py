@@ -11,8 +11,10 @@ from test_controller import data, model, run, small
 from torch import nn
 
 from lrcontrol.controller import LRController
+from lrcontrol.controller_measures import Measurer
 from lrcontrol.controller_rates import Rates
 from lrcontrol.controller_safety import Rollback
+from lrcontrol.envs import InputError, Schedule
 
 
 def overflowing(lr, spoiled, per_group=False):
@@ -188,10 +190,82 @@ def test_a_momentum_that_something_else_writes_is_gone_on_from_or_put_back_with_
         controller.step(1.0)  # which has written it itself
 
 
+def test_what_something_else_writes_is_taken_in_once_also_where_the_step_fails():
+    def fails():
+        raise MemoryError
+
+    net, opt = small()
+    opt.param_groups[0]["momentum"] = 0.9
+    controller = LRController(opt, "hillclimb:momentum=true")
+    run(net, opt, controller, 2)
+    before, momentum = controller.lr, controller.momentum
+    opt.param_groups[0]["lr"], opt.param_groups[0]["momentum"] = before / 10.0, 0.5
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(3):
+            with pytest.raises(MemoryError):
+                controller.step(1.0, closure=fails)
+        run(net, opt, controller, 1, first=2)
+    assert controller.lr == pytest.approx(before / 10.0, rel=0.02)
+    assert 0.49 < controller.momentum < 0.51 < momentum
+
+
+@pytest.mark.parametrize("answer", [np.zeros((1, 3)), np.zeros((1, 0)), np.zeros((2, 1))])
+def test_an_agent_that_answers_another_number_of_values_is_told_so(answer):
+    class Wrong:
+        name, needs = "wrong", {"features": ("log_loss",)}
+
+        def predict(self, observation, state=None, episode_start=None, deterministic=False):
+            return answer, None
+
+    _, opt = small()
+    controller = LRController(opt, Wrong())
+    with pytest.raises(
+        InputError, match=rf"actions of shape \({answer.shape[0]}, {answer.shape[1]}\) are not \(1, 1\)"
+    ):
+        controller.step(1.0)
+
+
+def test_what_adam_is_about_to_do_does_not_depend_on_torchs_defaults():
+    """Step 259 is 260 in bfloat16, and tensors of no device have no numbers."""
+    params = [nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2))]
+    opt = torch.optim.Adam(params, lr=0.1)
+    for param in params:
+        param.grad = torch.full_like(param, 0.5)
+        opt.state[param] = {"step": torch.tensor(258.0), "exp_avg": param.grad * 0.1, "exp_avg_sq": param.grad * 0.1}
+    measurer = Measurer(Rates(opt), False)
+    expected = measurer.measure(frozenset({"update_sq"}))
+    first, second = 0.9 * 0.05 + 0.1 * 0.5, 0.999 * 0.05 + 0.001 * 0.25
+    update = (first / (1.0 - 0.9**259)) / math.sqrt(second / (1.0 - 0.999**259))
+    assert expected[0]["update_sq"] == pytest.approx(5.0 * update**2, rel=1e-5)
+    try:
+        torch.set_default_dtype(torch.bfloat16)
+        torch.set_default_device("meta")
+        assert measurer.measure(frozenset({"update_sq"})) == expected
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+
+
+def test_a_parameter_that_is_not_finite_does_not_spoil_what_adam_does_to_others_unless_it_decays():
+    params = [nn.Parameter(torch.tensor([1.0, -math.inf])), nn.Parameter(torch.ones(2))]
+    opt = torch.optim.Adam(params, lr=0.1)
+    for _ in range(2):
+        for param in params:
+            param.grad = torch.ones_like(param)
+        (measured,) = Measurer(Rates(opt), False).measure(frozenset({"update_sq"}))
+        assert measured["update_sq"] == pytest.approx(4.0, rel=1e-4)  # of gradients that stay, Adam makes steps of 1
+        opt.step()
+
+
 def test_numbers_of_numpy_as_arguments_do_not_keep_the_state_from_being_loaded(tmp_path):
     net, opt = small()
     rules = Rollback(factor=np.float64(0.5), every=2)
-    controller = LRController(opt, "constant", interval=np.int64(2), rollback=rules)
+    schedule = Schedule("linear", end=np.float32(0.5))
+    controller = LRController(
+        opt, "constant", interval=np.int64(2), rollback=rules, base_schedule=schedule, total_steps=np.int64(9)
+    )
     run(net, opt, controller, 5, on_loss=lambda step, loss: loss * (math.nan if step == 3 else 1.0))
     torch.save(controller.state_dict(), tmp_path / "state.pt")
     assert torch.load(tmp_path / "state.pt", weights_only=True)["numbers"]["scale"] == 0.5
+    assert type(opt.param_groups[0]["lr"]) is float

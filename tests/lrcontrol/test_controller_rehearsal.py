@@ -1,6 +1,7 @@
 """Optimizers whose formula is not known here: their step is seen beforehand, and nothing is left of that."""
 
 import copy
+import math
 
 import numpy as np
 import pytest
@@ -269,3 +270,17 @@ def test_the_learned_agent_trains_with_optimizers_it_has_never_seen(make):
     data = torch.tensor(digits.data / 16.0, dtype=torch.float32), torch.tensor(digits.target)
     constant = min(final_loss(make, "constant", lr, 0, 200, data) for lr in (1e-3, 3e-3, 1e-2, 3e-2))
     assert final_loss(make, "learned", 1e-6, 0, 200, data) < 1.6 * constant
+
+
+@pytest.mark.parametrize("wrong", ["a step that fails", "an optimizer inside", "a loss that is no number"])
+def test_a_warning_points_at_the_line_that_called_the_controller(wrong):
+    class Failing(torch.optim.SGD):
+        def step(self, closure=None):
+            raise RuntimeError("give me a closure")
+
+    makes = {"a step that fails": Failing, "an optimizer inside": Nested}
+    opt, _ = prepared(lambda params: makes.get(wrong, torch.optim.SGD)(params, lr=0.1), steps=0)
+    controller = LRController(opt, "learned", total_steps=10)
+    with pytest.warns(UserWarning, match="closure|keeps SGD inside|left out") as caught:
+        controller.step(math.nan if "loss" in wrong else 1.0)
+    assert [warning.filename for warning in caught] == [__file__]
