@@ -68,6 +68,7 @@ class Decider:
         self.probes = any(name.startswith("probe_") for name in self.wanted)
         self.sees_gradient = self.probes or bool(self.wanted & MEASURES)
         self.wanted |= {"grad_sq"} if self.sees_gradient else frozenset()
+        self.measured = self.wanted & MEASURES
         self.measurer = Measurer(rates, "grad_dot_memory" in self.wanted, sample)
         for lr in rates.lr0 if settings.start is None else ():  # who finds a start does not begin there
             settings.check_lr0(lr)
@@ -213,7 +214,7 @@ class Decider:
         Return what was measured, None if the agent was not asked.
         """
         memory, settings, measurer = self.memory, self.settings, self.measurer
-        measures = measurer.measure(self.wanted)
+        measures = measurer.measure(self.measured)
         if self.sees_gradient:  # one of 0 says nothing
             rows = [measured["grad_sq"] != 0.0 and math.isfinite(measured["grad_sq"]) for measured in measures]
         else:

@@ -13,7 +13,7 @@ from typing import Any
 from lrcontrol.agents import Agent, make_agent
 from lrcontrol.agents.base import PolicyPredictor
 from lrcontrol.agents.learned import for_rate_alone
-from lrcontrol.controller_rates import Rates, unwrapped
+from lrcontrol.controller_rates import Rates
 from lrcontrol.envs.budget import LEFT, UNTIL
 from lrcontrol.envs.errors import InputError
 from lrcontrol.envs.schedules import Schedule
@@ -61,7 +61,7 @@ def moves_momentum(agent: Agent, hyperparameters: Sequence[str] | None, rates: R
     """
     wanted = tuple(agent.needs.get("hyperparameters", RATE) if hyperparameters is None else hyperparameters)
     if wanted == BOTH and not rates.has_momentum and (hyperparameters is not None or has_choice(agent)):
-        name = type(unwrapped(rates.optimizer)).__name__
+        name = type(rates.inner).__name__
         raise InputError(
             f"agent {agent.name!r} is to move the momentum, and {name} has neither 'momentum' nor 'betas': choose an "
             f"agent that moves the rate alone, or another optimizer"

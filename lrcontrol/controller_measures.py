@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lrcontrol.controller_packs import Pack, Slot, flat_size, packs
-from lrcontrol.controller_rates import Rates, unwrapped
+from lrcontrol.controller_rates import Rates
 from lrcontrol.controller_rehearsal import can_rehearse, rehearse, rehearse_pack
 from lrcontrol.controller_updates import MEMORIES, kind_of, sgd_weights, update_of, with_momentum
 
@@ -71,9 +71,9 @@ class Measurer:
 
     def __init__(self, rates: Rates, keeps_gradient: bool, sample: int | None = None) -> None:
         self.rates, self.keeps_gradient, self.sample = rates, keeps_gradient, sample
-        self.kind = kind_of(unwrapped(rates.optimizer))
+        self.kind = kind_of(rates.inner)
         self.rehearses = self.kind == "unknown"
-        self.adaptive = not isinstance(unwrapped(rates.optimizer), (torch.optim.SGD, torch.optim.ASGD))
+        self.adaptive = not isinstance(rates.inner, (torch.optim.SGD, torch.optim.ASGD))
         self.last_gradient: list[Tensor | None] = []
         self._said = False
 
@@ -91,7 +91,7 @@ class Measurer:
         With ``moves`` the updates are to be told from what they hold.
         """
         seen = self._rehearsed(momentum) if moves and self.rehearses else {}
-        states: dict[Tensor, dict[str, Any]] = unwrapped(self.rates.optimizer).state
+        states: dict[Tensor, dict[str, Any]] = self.rates.inner.state
         needed = (*STATES.get(self.kind, MEMORIES), "step")
         found, number = [], -1
         for group, ratio, row in zip(self.rates.groups, self.rates.ratios, self.rates.rows, strict=True):
@@ -121,7 +121,7 @@ class Measurer:
 
     def _rehearsed(self, momentum: float | None) -> dict[Tensor, Tensor]:
         """Return the updates, or nothing where there are none or they cannot be seen."""
-        optimizer = unwrapped(self.rates.optimizer)
+        optimizer = self.rates.inner
         if not any(self.has_gradient()):
             return {}
         if not can_rehearse(optimizer):
@@ -154,7 +154,7 @@ class Measurer:
         """Copy the gradient of the step that is being taken, where the optimizer itself will keep nothing of it."""
         if not self.keeps_gradient:
             return
-        entries = unwrapped(self.rates.optimizer).state
+        entries = self.rates.inner.state
         params = self.params()
         states = (entries[param] for param in params if param in entries)
         has_buffer = self.kind == "adam" or any(name in state for state in states for name in MEMORIES)
@@ -172,12 +172,11 @@ class Measurer:
         return found
 
     def measure(self, wanted: frozenset[str]) -> list[Measures]:
-        """Return for each row those of ``MEASURES`` that are wanted, over the row's parameters.
+        """Return for each row the measures that are wanted, some of ``MEASURES``, over the row's parameters.
 
         They are NaN where no parameter has a gradient, and those of the memory where there is none yet. The host waits
         once for each device.
         """
-        wanted &= MEASURES
         if not wanted:
             return [{} for _ in range(self.rates.count)]
         slots = self.slots(moves=bool(wanted & MOVES))
@@ -213,7 +212,7 @@ class Measurer:
     def _update(self, pack: Pack) -> tuple[Tensor, float]:
         """Return (w, c) with u = c · w for a pack."""
         if self.kind == "elementwise":
-            return rehearse_pack(type(unwrapped(self.rates.optimizer)), pack), 1.0
+            return rehearse_pack(type(self.rates.inner), pack), 1.0
         return update_of(self.kind, pack)
 
     def _weights(self, pack: Pack) -> tuple[float, float] | None:

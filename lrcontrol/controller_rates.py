@@ -67,6 +67,7 @@ class Rates:
         per_group: see above.
 
     Attributes:
+        inner: the optimizer inside wrappers.
         rows: each group's row.
         leaders: the group that each row's rate is that of.
         ratios: each group's rate over that of its row; a group that is added later keeps the ratio that it has then, or
@@ -81,7 +82,7 @@ class Rates:
 
     def __init__(self, optimizer: Optimizer, per_group: bool = False) -> None:
         check_groups(optimizer)
-        self.optimizer, self.per_group = optimizer, per_group
+        self.optimizer, self.inner, self.per_group = optimizer, unwrapped(optimizer), per_group
         rates = [float(group["lr"]) for group in optimizer.param_groups]
         self.reference = next((number for number, rate in enumerate(rates) if rate > 0.0), -1)
         if self.reference < 0:
@@ -132,13 +133,13 @@ class Rates:
 
     def _default_rate(self) -> float:
         """Return the rate of groups that are given none, NaN where there is none to tell."""
-        rate = getattr(unwrapped(self.optimizer), "defaults", {}).get("lr")
+        rate = getattr(self.inner, "defaults", {}).get("lr")
         return math.nan if rate is None else float(rate)
 
     def adopt_new_groups(self, lr: float) -> list[float]:
         """Take in groups that were added since, at the reference rate ``lr``; return the rates of new rows."""
         made, default = [], self._default_rate()
-        separate([*self.groups, getattr(unwrapped(self.optimizer), "defaults", {})])  # which later groups begin with
+        separate([*self.groups, getattr(self.inner, "defaults", {})])  # which later groups begin with
         for number in range(len(self.ratios), len(self.groups)):
             group, base = self.groups[number], lr
             rate = float(group["lr"])
@@ -240,7 +241,7 @@ def separate(groups: Iterable[Group]) -> None:
 
 
 def _name(rates: Rates) -> str:
-    return type(unwrapped(rates.optimizer)).__name__
+    return type(rates.inner).__name__
 
 
 def put(group: Group, values: Mapping[str, Any]) -> None:

@@ -97,7 +97,7 @@ def rehearse(rates: Rates, momentum: float | None = None) -> dict[Tensor, Tensor
         momentum: that it is to step with, if it is not the present one.
     """
     params = [param for group in rates.groups for param in group["params"] if param.grad is not None]
-    optimizer = unwrapped(rates.optimizer)
+    optimizer = rates.inner
     rate = ADAFACTOR_RATE if isinstance(optimizer, torch.optim.Adafactor) else RATE
     device = params[0].device if params else torch.device("cpu")
     with _undone(optimizer, params) as before, same_randomness(device):
