@@ -47,13 +47,13 @@ def read_momentum(group: Group) -> float | None:
 
     RMSprop's momentum of 0 is none: it has no buffer then, and would miss it.
     """
-    if "momentum" in group:
-        return None if "alpha" in group and not group["momentum"] else float(group["momentum"])
-    return float(group["betas"][0]) if "betas" in group else None
+    kept = _kept_momentum(group)
+    return None if kept is None or ("alpha" in group and not kept) else float(kept)
 
 
-def _has_tensor(group: Group) -> bool:
-    return any(isinstance(beta, Tensor) for beta in group.get("betas", ()))
+def _kept_momentum(group: Group) -> Any:
+    """Return what a group has for a momentum, a number or a tensor, None where there is none."""
+    return group["momentum"] if "momentum" in group else group["betas"][0] if "betas" in group else None
 
 
 class Rates:
@@ -180,8 +180,15 @@ class Rates:
 
     def written_momenta(self) -> dict[int, float]:
         """Return by group the momenta that are not ``held``."""
-        pairs = enumerate(zip(map(read_momentum, self.groups) if self.held else (), self.held, strict=False))
-        return {number: now for number, (now, held) in pairs if held is not None and now is not None and now != held}
+        found = {}
+        for number, held in enumerate(self.held):
+            group = self.groups[number]
+            if held is None or _kept_momentum(group) is held:
+                continue
+            momentum = read_momentum(group)
+            if momentum is not None and momentum != held:
+                found[number] = momentum
+        return found
 
     def write(self, lr: Sequence[float], momentum: Sequence[float] | None = None) -> None:
         """Put the rows' rates, and their momenta where they are given, in force in all groups."""
@@ -191,8 +198,8 @@ class Rates:
             put(group, {"lr": due})
             if momentum is not None:
                 put(group, moved(group, momentum[row], gain))
-        kept = () if momentum is None else self.groups
-        self.held = [None if _has_tensor(group) else read_momentum(group) for group in kept]
+        kept = [] if momentum is None else [_kept_momentum(group) for group in self.groups]
+        self.held = [None if isinstance(value, Tensor) else value for value in kept]
 
 
 def moved(group: Group, momentum: float, gain: float | None) -> dict[str, Any]:
@@ -236,7 +243,7 @@ def separate(groups: Iterable[Group]) -> None:
     for group in groups:
         if isinstance(group.get("lr"), Tensor):
             group["lr"] = own(group["lr"])
-        if _has_tensor(group):
+        if any(isinstance(beta, Tensor) for beta in group.get("betas", ())):
             group["betas"] = tuple(own(beta) for beta in group["betas"])
 
 
