@@ -32,6 +32,10 @@ from lrcontrol.envs.schedules import Schedule
 FORMAT = 3
 NUMBERS = ("step_count", "next_decision", "forward_passes", "scale")
 STARTS = ("lr0", "momentum0")
+PARTS = (
+    *("settings", "numbers", "ratios", "gains", "memory"),
+    *("last_gradient", "observation", "last_action", "record", "guard"),
+)
 SILENT = 10  # calls without a loss, of those at the beginning, until a warning says so
 
 
@@ -65,7 +69,8 @@ class LRController(ReduceLROnPlateau):
             from where it stands, a schedule that multiplies the rate on top of that, such as a warm-up.
         rollback: go back to the last good state when the loss is not finite or has run away, and lower the rate: True,
             or a ``Rollback`` with the limits. It costs a copy of the parameters and of the optimizer's state
-            (``rollback_bytes``). Without it a loss that is not finite is left out and changes nothing.
+            (``rollback_bytes``). Without it a loss that is not finite is left out of what the agent sees, and
+            the optimizer's step on it is yours to skip.
         record: keep step, loss, lr and momentum of every step, 32 bytes each; with ``per_group`` each group's lr too.
         sample: about how many parameters to measure, evenly spread in short chunks, where there are more; of small
             ones all are measured. A decision then costs about the same however large the model is, and what is seen of
@@ -195,6 +200,10 @@ class LRController(ReduceLROnPlateau):
             self._skip()
             return
         decider, guard = self._decider, self._guard
+        if closure is not None and not callable(closure):
+            raise InputError(
+                f"closure {closure!r} is no function: give one that returns the loss on the same minibatch"
+            )
         if self.probes and closure is None:
             raise InputError(
                 f"agent {self.agent.name!r} compares trial steps: call controller.step(loss, closure=closure), where "
@@ -264,11 +273,14 @@ class LRController(ReduceLROnPlateau):
         Raises:
             InputError: it is the state of something else, or of a controller of another kind.
         """
-        known = isinstance(state_dict, dict) and state_dict.get("format") == FORMAT and "settings" in state_dict
-        if not known:
-            raise InputError("this is no state of an LRController of this version: give what its state_dict() returned")
+        known = isinstance(state_dict, dict) and state_dict.get("format") == FORMAT
+        if not known or (missing := [name for name in PARTS if name not in state_dict]):
+            lacks = f" (it lacks {', '.join(missing)})" if known else ""
+            raise InputError(
+                f"this is no state of an LRController of this version{lacks}: give what its state_dict() returned"
+            )
         decider = self._decider
-        check_match(state_dict["settings"], decider.settings)
+        check_match(state_dict, self.agent, decider.settings)
         check_agent(state_dict, self.agent)
         sizes = len(state_dict["memory"]["lr"]), len(state_dict["ratios"])
         decider.adopt_new_groups()

@@ -92,7 +92,8 @@ def make_settings(
     values["lr_limits"] = (low if min_lr is None else float(min_lr), high if max_lr is None else float(max_lr))
     if values["lr_limits"][0] >= values["lr_limits"][1]:
         raise InputError("min_lr {:g} is not below max_lr {:g}".format(*values["lr_limits"]))
-    if total_steps is not None and not (isinstance(total_steps, Integral) and total_steps > 0):
+    counts = isinstance(total_steps, Integral) and not isinstance(total_steps, bool) and total_steps > 0
+    if total_steps is not None and not counts:
         raise InputError(f"total_steps {total_steps!r} is no whole number above 0")
     values["steps"] = None if total_steps is None else int(total_steps)
     if base_schedule is not None:

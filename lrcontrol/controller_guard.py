@@ -64,8 +64,9 @@ class Guard:
             event["restored_step"] = self._go_back(self.rules)
         elif not self.events:
             warnings.warn(
-                f"the loss is {loss} at step {decider.step_count}: it is left out and the rate stays; rollback=True "
-                f"would go back to the last good state",
+                f"the loss is {loss} at step {decider.step_count}: it is left out and the rate stays, but a step of "
+                f"the optimizer on its gradient may spoil the parameters: skip that, or make the controller with "
+                f"rollback=True, which goes back to the last good state",
                 stacklevel=3,
             )
         self.events.append({**event, "lr": decider.lr})

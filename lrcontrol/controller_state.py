@@ -138,11 +138,12 @@ def check_agent(state: dict[str, Any], agent: Agent) -> None:
         )
 
 
-def check_match(found: dict[str, Any], settings: Settings) -> None:
+def check_match(state: dict[str, Any], agent: Agent, settings: Settings) -> None:
     """Raise InputError where a saved state is of a controller of another kind."""
+    saved, found = state.get("agent") or "a trained agent", state["settings"]
     for name, value in describe(settings).items():
         if found.get(name) != value:
             raise InputError(
-                f"the saved state is of a controller with {name} {found.get(name)}, and this one has {value}: make it "
-                f"with the same agent and arguments"
+                f"the saved state is of a controller of {saved} with {name} {found.get(name)}, and this one of "
+                f"{agent.name!r} has {value}: make it with the same agent and arguments"
             )

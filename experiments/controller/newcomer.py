@@ -4,8 +4,8 @@
 
 The scripts are in scripts/; they know nothing of controllers. ``EDITS`` are the lines that a controller takes, at most
 three; the experiment puts them in, and stops if they are more. The well-tuned constant is the best of half-decades from
-1e-6 to 10. Ten minutes on one core. Writes newcomer.csv beside this file: mean final training losses, and
-their ratio to that constant's.
+1e-6 to 10. Ten minutes on one core. Writes newcomer.csv beside this file, where rows of other scripts stay: mean final
+training losses, and their ratio to that constant's.
 """
 
 import argparse
@@ -135,8 +135,11 @@ def main():
             for agent, lr, loss, ratio in compare(script, optimizer, options.runs):
                 rows.append([script, optimizer or "adamw", agent, f"{lr:g}", f"{loss:.5f}", f"{ratio:.2f}"])
                 print(*rows[-1], sep="\t", flush=True)
+    done = {tuple(row[:2]) for row in rows}
+    with (HERE / "newcomer.csv").open(newline="", encoding="utf-8") as file:
+        names, *others = csv.reader(file)
     with (HERE / "newcomer.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([["script", "optimizer", "agent", "lr0", "loss", "ratio"], *rows])
+        csv.writer(file).writerows([names, *(row for row in others if tuple(row[:2]) not in done), *rows])
 
 
 if __name__ == "__main__":

@@ -226,6 +226,21 @@ def test_an_agent_that_answers_another_number_of_values_is_told_so(answer):
         controller.step(1.0)
 
 
+def test_what_cannot_be_used_is_named():
+    _, opt = small()
+    controller = LRController(opt, "bandit")
+    state = controller.state_dict()
+    with pytest.raises(InputError, match=r"of bandit with form absolute, and this one of 'greedy' has"):
+        LRController(opt, "greedy").load_state_dict(state)
+    del state["memory"], state["guard"]
+    with pytest.raises(InputError, match=r"it lacks memory, guard"):
+        controller.load_state_dict(state)
+    with pytest.raises(InputError, match=r"closure 3 is no function"):
+        controller.step(1.0, closure=3)
+    with pytest.raises(InputError, match=r"total_steps True is no whole number"):
+        LRController(opt, total_steps=True)
+
+
 def test_what_adam_is_about_to_do_does_not_depend_on_torchs_defaults():
     """Step 259 is 260 in bfloat16, and tensors of no device have no numbers."""
     params = [nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2))]
