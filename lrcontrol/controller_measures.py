@@ -276,10 +276,10 @@ def _shaped(row: Tensor, param: Tensor) -> Tensor:
 def _number_steps(slots: list[Slot]) -> None:
     """Put in the numbers of the steps to come; those kept on an accelerator are fetched together."""
     known = [(slot, slot.tensors["step"]) for slot in slots if "step" in slot.tensors]
-    if any(step.is_cpu for _, step in known):
+    if all(step.is_cpu for _, step in known):
         values = [step.item() for _, step in known]
     else:
-        values = torch.stack([step.reshape(()).to(known[0][1].device) for _, step in known]).tolist() if known else []
+        values = torch.stack([step.reshape(()).to(known[0][1].device) for _, step in known]).tolist()
     for (slot, _), value in zip(known, values, strict=True):
         slot.step = value + 1.0
 

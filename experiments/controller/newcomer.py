@@ -1,6 +1,6 @@
 """Training scripts with a hopeless learning rate, and the same scripts with a controller: what is left of the loss.
 
-    python experiments/controller/newcomer.py [--scripts digits mnist lightning_module finetune] [--runs 2]
+    python -m experiments.controller.newcomer [--scripts digits mnist lightning_module finetune] [--runs 2]
 
 The scripts are in scripts/; they know nothing of controllers. ``EDITS`` are the lines that a controller takes, at most
 three; the experiment puts them in, and stops if they are more. The well-tuned constant is the best of half-decades from
@@ -10,7 +10,6 @@ training losses, and their ratio to that constant's.
 
 import argparse
 import contextlib
-import csv
 import difflib
 import io
 import math
@@ -19,6 +18,8 @@ import statistics
 import sys
 import warnings
 from pathlib import Path
+
+from experiments.tables import write_beside
 
 HERE = Path(__file__).parent
 GRID = [10.0 ** (half / 2.0) for half in range(-12, 3)]
@@ -133,13 +134,10 @@ def main():
     for script in options.scripts:
         for optimizer in OPTIMIZERS.get(script, (None,)):
             for agent, lr, loss, ratio in compare(script, optimizer, options.runs):
-                rows.append([script, optimizer or "adamw", agent, f"{lr:g}", f"{loss:.5f}", f"{ratio:.2f}"])
-                print(*rows[-1], sep="\t", flush=True)
-    done = {tuple(row[:2]) for row in rows}
-    with (HERE / "newcomer.csv").open(newline="", encoding="utf-8") as file:
-        names, *others = csv.reader(file)
-    with (HERE / "newcomer.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([names, *(row for row in others if tuple(row[:2]) not in done), *rows])
+                row = {"script": script, "optimizer": optimizer or "adamw", "agent": agent}
+                rows.append({**row, "lr0": f"{lr:g}", "loss": f"{loss:.5f}", "ratio": f"{ratio:.2f}"})
+                print(*rows[-1].values(), sep="\t", flush=True)
+    write_beside(HERE / "newcomer.csv", rows, ("script", "optimizer"))
 
 
 if __name__ == "__main__":

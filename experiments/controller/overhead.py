@@ -1,11 +1,12 @@
-"""What a controller adds to a training step: the same loop with and without it, alternating, in one run.
+"""What a controller adds to a training step: one loop with and without it, in one run.
 
     python experiments/controller/overhead.py [--steps 60] [--threads 1]
 
 Writes overhead.csv beside this file, where rows of other models, optimizers and agents stay. Five minutes on one core.
-Steps with and without alternate one by one; what one takes more than the other is a median over groups of ten pairs, so
-that decisions every ten steps count in full. What the controller's own step takes is timed as well (``inside``): noise
-touches that less, but it leaves out what the rest of the step loses, or gains, by finding other things in the caches.
+It is one model in one place of memory, and of each two steps one, which is drawn, has the controller. What that takes
+more than the other is a median over groups of ten pairs, so that decisions every ten steps count in full. What the
+controller's own step takes is timed as well (``inside``): noise touches that less, but it leaves out what the rest of
+the step loses, or gains, by finding other things in the caches.
 """
 
 import argparse

@@ -46,14 +46,11 @@ def moments(rng, wrong):
     """Return the same moment and losses in numbers and in arrays of one; some are 0, negative or not finite."""
 
     def draw():
-        return (
-            rng.choice([0.0, -1.0, math.nan, math.inf, 1e-40]) if rng.random() < wrong else float(np.exp(rng.normal()))
-        )
+        wrongs = [0.0, -1.0, math.nan, math.inf, 1e-40]
+        return float(rng.choice(wrongs) if rng.random() < wrong else np.exp(rng.normal()))
 
-    measures = {name: float(draw()) for feature in FEATURES.values() for name in feature.measures} | {
-        "probe_factor": 1.01
-    }
-    values = {name: float(draw()) for name in ("loss", "lr", "momentum", "begin", "level")}
+    measures = {name: draw() for feature in FEATURES.values() for name in feature.measures} | {"probe_factor": 1.01}
+    values = {name: draw() for name in ("loss", "lr", "momentum", "begin", "level")}
     rest = {"step": int(rng.integers(50)), "steps": 50, "adaptive": True, "matrices": 7, "interval": 3}
     losses = [float(np.exp(rng.normal())) for _ in range(int(rng.integers(1, 40)))]
     for make in (float, lambda value: np.array([value])):
