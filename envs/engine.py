@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lrcontrol.envs.blocks import make_blocks, take
+from lrcontrol.envs.compiled import CompiledSteps, can_compile, is_wanted
 from lrcontrol.envs.errors import InputError
 from lrcontrol.envs.functional import StackedModule, check_functional, check_task
 from lrcontrol.envs.graphs import Graphs
@@ -18,7 +19,7 @@ from lrcontrol.envs.layout import Layout
 from lrcontrol.envs.minibatches import Minibatches
 from lrcontrol.envs.mlp import StackedMLP, plain_layers
 from lrcontrol.envs.optimizers import Momentum, column, make_optimizer
-from lrcontrol.envs.reductions import row_dot, row_norm
+from lrcontrol.envs.reductions import MEASURES, SQUARES, row_dot, row_norm
 from lrcontrol.envs.seeding import RunSeeds, build_module
 from lrcontrol.envs.task import Data, Smoothing, Task
 from lrcontrol.envs.values import Array
@@ -37,8 +38,6 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 
-_SQUARES, _DOTS = ("grad_sq", "memory_sq", "param_sq", "update_sq"), ("grad_dot_memory", "grad_dot_update")
-MEASURES = (*_SQUARES, *_DOTS)
 _PROPOSING = {"grad_dot_update", "update_sq"}
 
 
@@ -46,7 +45,8 @@ class Engine:
     """R replicas of a task; row = stream · K + k, the K rows of a stream seeing the same minibatches.
 
     A step passes over the replicas in blocks that stay in a cache: parameters moved, minibatch gathered, loss and
-    gradient, measures, next update. On a GPU the blocks are as large as memory allows, and all that a step launches is
+    gradient, measures, next update. Where numba is there, perceptrons take their steps one after the other in compiled
+    code instead. On a GPU the blocks are as large as memory allows, and all that a step launches is
     a CUDA graph, where data are shuffled and the momentum stays. Numbers are of torch's default type, which has to be
     the model's: float32, unless ``torch.set_default_dtype`` was told otherwise.
 
@@ -60,12 +60,15 @@ class Engine:
         smoothing: of the gradient's size, or None.
         measures: names among ``MEASURES``, what is to be measured after a step.
         device: where everything is kept.
+        compiled: whether the steps of perceptrons in float32, on the CPU, are taken by ``envs.kernels``, to other
+            rounding. Default: where numba is installed, unless the environment variable LRCONTROL_COMPILED is 0.
 
     Attributes:
         losses: (R,), L_t, float64; NaN where a replica is frozen.
         alive: (R,), False once a replica's loss was not finite: it is frozen, its parameters stay as they are.
         measures: float64 (R,) by name: dot products and squared norms of gradient, update, memory and parameters.
         step_count: t, optimizer steps taken since the reset.
+        compiled: whether its steps are compiled ones.
     """
 
     def __init__(
@@ -80,6 +83,7 @@ class Engine:
         smoothing: Smoothing | None = None,
         measures: Collection[str] = (),
         device: torch.device | None = None,
+        compiled: bool | None = None,
     ) -> None:
         self.task, self.rows, self.streams = task, rows, rows if streams is None else streams
         if rows < 1 or self.streams < 1 or rows % self.streams:
@@ -109,6 +113,10 @@ class Engine:
         can_replay = self.device.type == "cuda" and self.minibatches.shuffle
         self._graphs = Graphs(self.device) if can_replay else None
         self.optimizer = make_optimizer(optimizer, uses_momentum, weight_decay, smoothing, self.layout, self._params)
+        self._compiler: CompiledSteps | None = None
+        if layers and is_wanted(compiled) and can_compile(self._params, self.optimizer):
+            self._compiler = CompiledSteps(layers, self.layout, self._params, self.optimizer, self.minibatches, task)
+        self.compiled = self._compiler is not None
         into = (self.optimizer.gradient(0), self.optimizer.gradient(1))
         self._gradient_views = [[self.layout.views(flat[block.rows]) for block in self._blocks] for flat in into]
         self._views = [self.layout.views(self._params[block.rows]) for block in self._blocks]
@@ -167,6 +175,9 @@ class Engine:
         self._advance(lr, momentum, measure)
 
     def _advance(self, lr: Array | None, momentum: Momentum, measure: bool) -> None:
+        if self._compiler is not None:
+            self._advance_compiled(self._compiler, lr, momentum, measure)
+            return
         step, is_fresh = self.step_count, not self._has_proposed(momentum)
         wanted, all_alive = self._wanted if measure else [], bool(self.alive.all())
         following = step if lr is None else step + 1
@@ -184,14 +195,27 @@ class Engine:
             table = self._graphs.run((step % 2, momentum, is_fresh, all_alive, measure), work)
         else:
             table = work()
-        self.step_count = following
         self._proposed = momentum if _PROPOSING & set(wanted) else None
         found = table.cpu().numpy()
-        self.losses: Array = found[0]
-        self.alive &= np.isfinite(self.losses)
+        self._take_in(following, found[0], dict(zip(wanted, found[1:], strict=True)))
+
+    def _advance_compiled(self, compiled: CompiledSteps, lr: Array | None, momentum: Momentum, measure: bool) -> None:
+        step = following = self.step_count
+        if lr is not None:
+            following = step + 1
+            self.propose(momentum)
+            self.minibatches.advance()
+        proposes = lr is not None or bool(_PROPOSING & set(self._wanted))
+        found = compiled.step(step, following, momentum, lr, self.alive, proposes)
+        self._proposed = momentum if proposes else None
+        self._take_in(following, found[0], {name: found[1 + MEASURES.index(name)] for name in self._wanted if measure})
+
+    def _take_in(self, step: int, losses: Array, measures: dict[str, Array]) -> None:
+        """Take in what was found after a step: losses and measures, (R,) each."""
+        self.step_count, self.losses, self.measures = step, losses, measures
+        self.alive &= np.isfinite(losses)
         if not self.alive.all():
-            self.losses[~self.alive] = np.nan
-        self.measures: dict[str, Array] = dict(zip(wanted, found[1:], strict=True))
+            losses[~self.alive] = np.nan
 
     def _pass(
         self, step: int, following: int, momentum: Momentum, is_fresh: bool, all_alive: bool, wanted: list[str]
@@ -236,7 +260,7 @@ class Engine:
             found["update_sq"] = found["grad_sq"] if same else row_norm(u)
             found["grad_dot_update"] = found["update_sq"].square() if same else row_dot(g, u, self._scratch)
         table = torch.stack([found[name] for name in wanted]).double()
-        table[: sum(name in _SQUARES for name in wanted)].square_()
+        table[: sum(name in SQUARES for name in wanted)].square_()
         into[:, rows] = table
 
     def _has_proposed(self, momentum: Momentum) -> bool:

@@ -91,6 +91,13 @@ class Minibatches:
         index = self._rows(streams)
         return self.inputs[index], self.targets[index]
 
+    def index(self) -> NDArray[np.int64]:
+        """Return which rows of the data the present minibatches of all streams are, (S, B), on the CPU."""
+        window = slice(self._first, self._first + self.batch_size)
+        if not self.shuffle:
+            return np.tile(np.arange(window.start, window.stop), (len(self._generators), 1))
+        return self._order[:, window].astype(np.int64)
+
     def _rows(self, streams: slice) -> Tensor:
         """Return which rows of the data the present minibatches of some streams are, (S, B)."""
         if self._index is not None:

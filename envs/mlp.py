@@ -37,13 +37,15 @@ _ACTIVATIONS: dict[type[nn.Module], tuple[Callable[[Tensor], Tensor], Callable[[
 
 
 @dataclass(frozen=True)
-class _Layer:
+class PlainLayer:
+    """A linear layer and what follows it: the names of its parameters, and the activation's type."""
+
     weight: str
     bias: str
     activation: type[nn.Module] | None
 
 
-def plain_layers(module: nn.Module, task: Task) -> list[_Layer] | None:
+def plain_layers(module: nn.Module, task: Task) -> list[PlainLayer] | None:
     """Return the layers if this file can run ``module`` on ``task``, else None: the general path is for those.
 
     It can where the module is a plain ``nn.Sequential`` of Linear layers with tanh, ReLU or ELU between, none of them
@@ -57,13 +59,13 @@ def plain_layers(module: nn.Module, task: Task) -> list[_Layer] | None:
         return None
     if not (task.classifies and task.loss is F.cross_entropy) and task.loss is not F.mse_loss:
         return None
-    layers: list[_Layer] = []
+    layers: list[PlainLayer] = []
     for name, part in module._modules.items():  # with those that stand there twice
         if type(part) is nn.Linear and part.bias is not None and (not layers or layers[-1].activation):
-            layers.append(_Layer(f"{name}.weight", f"{name}.bias", None))
+            layers.append(PlainLayer(f"{name}.weight", f"{name}.bias", None))
             width = part.out_features
         elif layers and layers[-1].activation is None and _is_known_activation(part):
-            layers[-1] = _Layer(layers[-1].weight, layers[-1].bias, type(part))
+            layers[-1] = PlainLayer(layers[-1].weight, layers[-1].bias, type(part))
         else:
             return None
     if not layers or layers[-1].activation is not None:
@@ -110,7 +112,7 @@ class StackedMLP:
         task: gives the loss.
     """
 
-    def __init__(self, layers: list[_Layer], layout: Layout, task: Task) -> None:
+    def __init__(self, layers: list[PlainLayer], layout: Layout, task: Task) -> None:
         self.layers, self.layout = layers, layout
         self.cross_entropy = task.loss is F.cross_entropy
         self._buffers: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}  # memory, and its last view
@@ -208,7 +210,7 @@ class StackedMLP:
         probabilities.scatter_add_(1, target, probabilities.new_full((), -1.0).expand(target.shape))
         return probabilities.mul_(1.0 / kept.shape[2])
 
-    def _parameter_gradient(self, layer: _Layer, delta: Tensor, below: Tensor, into: dict[str, Tensor]) -> None:
+    def _parameter_gradient(self, layer: PlainLayer, delta: Tensor, below: Tensor, into: dict[str, Tensor]) -> None:
         """Write one layer's gradients from delta (groups, features, B) and the layer's input (groups, B, D)."""
         weight, bias = into[layer.weight], into[layer.bias]
         shape = (delta.shape[0], delta.shape[1], below.shape[2])

@@ -73,6 +73,7 @@ class SGD:
 
     def __init__(self, like: Tensor, uses_momentum: bool) -> None:
         two = torch.zeros_like(like), torch.zeros_like(like)  # this step's and the last one's, taking turns
+        self.uses_momentum = uses_momentum
         self._gradients, self._updates = two, two
         if uses_momentum:
             self._gradients = (torch.zeros_like(like),) * 2
@@ -117,14 +118,14 @@ class AdamW:
     def __init__(self, like: Tensor, weight_decay: float = 0.0, beta2: float = 0.999, epsilon: float = 1e-8) -> None:
         self.weight_decay, self.beta2, self.epsilon = weight_decay, beta2, epsilon
         self._gradient, self._update = torch.zeros_like(like), torch.zeros_like(like)
-        self._means, self._squares = torch.zeros_like(like), torch.zeros_like(like)
+        self.means, self.squares = torch.zeros_like(like), torch.zeros_like(like)
         self._squared = [-1] * len(like)  # the step whose gradient a row has squared last: β2 does not move
         # Steps taken after that one; of the type that torch's kernels read whatever the parameters are.
         self._clock, self._clock_step = torch.ones((), dtype=torch.float32, device=like.device), 0
 
     def reset(self) -> None:
         """See BaseOptimizer."""
-        for buffer in (self._update, self._means, self._squares):
+        for buffer in (self._update, self.means, self.squares):
             buffer.zero_()
         self._squared = [-1] * len(self._squared)
 
@@ -143,11 +144,11 @@ class AdamW:
 
     def memory(self, step: int) -> Tensor | None:
         """See BaseOptimizer."""
-        return self._means if step else None
+        return self.means if step else None
 
     def propose(self, rows: slice, step: int, params: Tensor, momentum: Momentum) -> None:
         """See BaseOptimizer."""
-        g, m, v, u = (take(part, rows) for part in (self._gradient, self._means, self._squares, self._update))
+        g, m, v, u = (take(part, rows) for part in (self._gradient, self.means, self.squares, self._update))
         if isinstance(momentum, float):
             self._fused(g, m, v, u, step, momentum)
         else:
@@ -186,11 +187,15 @@ class AdamW:
     def commit(self, rows: slice, step: int, momentum: Momentum) -> None:
         """See BaseOptimizer."""
         if not isinstance(momentum, float):  # the fused kernel has done so already
-            _average(self._gradient[rows], self._means[rows], momentum[rows], out=self._means[rows])
+            _average(self._gradient[rows], self.means[rows], momentum[rows], out=self.means[rows])
+
+    def take_in(self, step: int) -> None:
+        """Take in that u_t and the squares behind it were written for all rows by somebody else."""
+        self._squared = [step] * len(self._squared)
 
     def buffers(self) -> list[Tensor]:
         """See BaseOptimizer."""
-        return [self._gradient, self._update, self._means, self._squares]
+        return [self._gradient, self._update, self.means, self.squares]
 
 
 class Smoothed:

@@ -7,6 +7,9 @@ from torch import Tensor
 
 from lrcontrol.envs.blocks import take
 
+SQUARES, DOTS = ("grad_sq", "memory_sq", "param_sq", "update_sq"), ("grad_dot_memory", "grad_dot_update")
+MEASURES = (*SQUARES, *DOTS)
+
 
 def row_dot(a: Tensor, b: Tensor, scratch: Tensor) -> Tensor:
     """Return the dot products of the rows of a and b (R, P), (R,); ``scratch`` holds at least (R, P)."""

@@ -12,7 +12,7 @@ from typing import Any
 
 PACKAGES = (
     *("torch", "numpy", "gymnasium", "stable-baselines3", "scipy", "pyarrow", "matplotlib"),
-    *("prodigyopt", "pytorch-optimizer", "schedulefree"),
+    *("numba", "prodigyopt", "pytorch-optimizer", "schedulefree"),
 )
 
 
@@ -21,6 +21,7 @@ def provenance() -> dict[str, Any]:
     import torch
 
     import lrcontrol
+    from lrcontrol.envs.compiled import is_wanted
 
     return {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
@@ -31,6 +32,7 @@ def provenance() -> dict[str, Any]:
         "machine": {
             "platform": f"{platform.system()} {platform.machine()}",
             "torch_threads": torch.get_num_threads(),
+            "compiled": is_wanted(),
             "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
     }

@@ -1,5 +1,6 @@
 """Fixtures for all tests: which tasks can be had here, and results written where nobody else looks."""
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -32,3 +33,11 @@ def fetched(task: str):
 
 ALL_TASKS = [*BUNDLED, *(fetched(task) for task in FETCHED)]
 needs_mnist = pytest.mark.skipif(not have("mnist"), reason="mnist is not in LRCONTROL_DATA")
+
+
+@pytest.fixture(params=["compiled", "torch"])
+def either_way(request, monkeypatch):
+    """Run a test twice, with compiled training steps and with torch's."""
+    if request.param == "compiled" and importlib.util.find_spec("numba") is None:
+        pytest.skip("numba is not installed")
+    monkeypatch.setenv("LRCONTROL_COMPILED", str(int(request.param == "compiled")))

@@ -45,8 +45,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "2 epochs of 2,048, rate 0.0015, 32 streams": FAST | {"streams": 32},
     "2 epochs of 2,048, rate 0.0015, 8 streams": FAST | {"streams": 8},
 }
-COMPARED = ("6 epochs of 6,400", "2 epochs of 2,048, rate 0.0015")
-SEEDS = 3
+COMPARED = ("6 epochs of 6,400", "2 epochs of 2,048, rate 0.0015, 32 streams")
+SEEDS, UNSEEN_SEEDS = 6, 8
 
 
 @dataclass(frozen=True)
@@ -86,16 +86,20 @@ def speed(options: Options) -> None:
     write(options.out / "epochs_speed.csv", rows)
 
 
+def _words(variant: dict[str, Any], seed: int) -> list[str]:
+    """Return the arguments of lrcontrol.train that make a variant; more settings may follow."""
+    shared = ["--streams", str(variant["streams"])] if "streams" in variant else []
+    extra = [f"{key}={value!r}" for key, value in variant.items() if key != "streams"]
+    return [*shared, "--seed", str(seed), "--set", *extra]
+
+
 def learning(options: Options) -> None:
     """Train every variant and write the final losses of its agents."""
     trainings: dict[str, list[str]] = {}
     owners: dict[str, str] = {}
     for number, (name, changed) in enumerate(VARIANTS.items()):
-        extra = [f"{key}={value!r}" for key, value in changed.items() if key != "streams"]
-        shared = ["--streams", str(changed["streams"])] if "streams" in changed else []
-        for seed in range(SEEDS):
-            words = [*shared, "--seed", str(seed), "--set", *extra]
-            trainings[f"{number}-{seed}"], owners[f"{number}-{seed}"] = words, name
+        for seed in range(SEEDS if name in COMPARED else 3):
+            trainings[f"{number}-{seed}"], owners[f"{number}-{seed}"] = _words(changed, seed), name
     folders = run_all(trainings, options.work)
     agents = [str(folder) for folder in folders.values()]
     results = lrcontrol.evaluate(agents=[*agents, "constant"], lr0=STARTS, runs=RUNS)
@@ -111,17 +115,13 @@ def learning(options: Options) -> None:
 
 
 def unseen(options: Options) -> None:
-    """Train two seeds of two variants on random-digits, and run them on digits and both MNISTs."""
+    """Train two variants on random-digits, and run them on digits and both MNISTs."""
     features = tuple(name for name in DEFAULT_FEATURES if name not in ("log_lr", "log_one_minus_momentum"))
     words = ["--task", "random-digits", "--timesteps", "4000000"]
     trainings = {
-        f"random-{number}-{seed}": [
-            *words,
-            *("--seed", str(seed), "--set", f"features={features}"),
-            *(f"{key}={value!r}" for key, value in VARIANTS[name].items()),
-        ]
+        f"random-{number}-{seed}": [*words, *_words(VARIANTS[name], seed), f"features={features}"]
+        for seed in range(UNSEEN_SEEDS)
         for number, name in enumerate(COMPARED)
-        for seed in range(2)
     }
     folders = run_all(trainings, options.work)
     agents, rows = [str(folder) for folder in folders.values()], []

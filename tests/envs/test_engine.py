@@ -15,6 +15,8 @@ from lrcontrol.envs.functional import StackedModule
 from lrcontrol.envs.mlp import StackedMLP
 from lrcontrol.envs.seeding import build_module, run_seeds
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 # Few where a step is dear, or where a ReLU at its edge turns rounding into another gradient.
 STEPS = {"mnist-cnn": 4, "mnist-autoencoder": 6, "shakespeare-gpt": 2, "fashion-mnist-deep": 6}
 RATES = {

@@ -12,6 +12,8 @@ from lrcontrol.envs import FEATURES, InputError, Schedule, Settings, Task, World
 from lrcontrol.envs.features import LossHistory, Moment, highest_rate, natural_rate, observe
 from lrcontrol.envs.seeding import run_seeds
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 
 def play(settings, actions, lr0=0.1, rows=1, seeds=None):
     world = World(settings, rows, record=True, device="cpu")

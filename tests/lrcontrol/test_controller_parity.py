@@ -217,7 +217,7 @@ def copy_engine(engine, model, opt):
     memory = optimizer.memory(step)
     if memory is not None:
         rows["memory"] = memory
-        rows["squares"] = getattr(optimizer, "_squares", memory)
+        rows["squares"] = getattr(optimizer, "squares", memory)
     views = {name: engine.layout.views(row) for name, row in rows.items()}
     proposed = engine._proposed
     with torch.no_grad():

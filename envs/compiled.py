@@ -1,0 +1,216 @@
+"""Runs the compiled training step on an engine's memory, the replicas shared out among threads."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import itertools
+import os
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lrcontrol.envs.errors import InputError
+from lrcontrol.envs.layout import Layout
+from lrcontrol.envs.minibatches import Minibatches
+from lrcontrol.envs.mlp import PlainLayer
+from lrcontrol.envs.optimizers import SGD, AdamW, BaseOptimizer, Momentum
+from lrcontrol.envs.reductions import MEASURES
+from lrcontrol.envs.task import Task
+from lrcontrol.envs.values import Array
+
+VARIABLE = "LRCONTROL_COMPILED"
+WORTH = 1_000_000  # parameters times examples that are worth handing to a thread: a tenth of a millisecond
+
+
+def is_wanted(compiled: bool | None = None) -> bool:
+    """Return whether steps are to be compiled: as told, or as LRCONTROL_COMPILED (0 or 1) says, or if numba is there.
+
+    Raises:
+        InputError: they are to be, and numba cannot be imported; or another value of the variable.
+    """
+    value = os.environ.get(VARIABLE, "")
+    if value not in ("", "0", "1"):
+        raise InputError(f"{VARIABLE}={value}: 1 compiles training steps, 0 does not, and without it numba decides")
+    told = compiled if compiled is not None or not value else value == "1"
+    if told is False:
+        return False
+    failure = _failure()
+    if failure and told:
+        raise InputError(f"compiled training steps need numba ({failure}): pip install 'lrcontrol[fast]'")
+    return not failure
+
+
+@lru_cache(maxsize=1)
+def _failure() -> str:
+    """Return why numba cannot be used, nothing if it can; an installed one that cannot is worth a warning."""
+    if importlib.util.find_spec("numba") is None:
+        return "it is not installed"
+    try:
+        importlib.import_module("numba")
+    except Exception as error:  # whatever an installation that does not fit the others raises
+        warnings.warn(f"numba cannot be imported, so training steps are not compiled: {error}", stacklevel=2)
+        return str(error)
+    return ""
+
+
+@lru_cache(maxsize=1)
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+    """Return threads that live as long as the process: a forked one, which has none of them, gets its own."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="lrcontrol")
+
+
+def can_compile(params: Tensor, optimizer: BaseOptimizer) -> bool:
+    """Return whether a perceptron's steps can be compiled: in float32 on the CPU, without smoothing of the gradient."""
+    return isinstance(optimizer, SGD | AdamW) and params.dtype == torch.float32 and params.device.type == "cpu"
+
+
+class CompiledSteps:
+    """Takes training steps of perceptrons by ``envs.kernels``, on the memory of an engine's parameters and optimizer.
+
+    Args:
+        layers: what ``plain_layers`` returned.
+        layout: where the parameters stand in a row.
+        params: of all replicas, (R, P) or more, float32.
+        optimizer: with its memory.
+        minibatches: gives data and orders.
+        task: whose loss is the cross-entropy or the mean squared error.
+    """
+
+    def __init__(
+        self,
+        layers: list[PlainLayer],
+        layout: Layout,
+        params: Tensor,
+        optimizer: BaseOptimizer,
+        minibatches: Minibatches,
+        task: Task,
+    ) -> None:
+        from lrcontrol.envs import kernels
+
+        assert isinstance(optimizer, SGD | AdamW)
+        self._train, self._optimizer, self._minibatches = kernels.train, optimizer, minibatches
+        if isinstance(optimizer, AdamW):
+            self._kind = kernels.ADAMW
+        else:
+            self._kind = kernels.HEAVY_BALL if optimizer.uses_momentum else kernels.PLAIN
+        codes: dict[type[nn.Module] | None, int] = {None: kernels.NONE, nn.Tanh: kernels.TANH}
+        codes |= {nn.ReLU: kernels.RELU, nn.ELU: kernels.ELU}
+        begins = dict(zip(layout.sizes, np.cumsum([0, *layout.sizes.values()]), strict=False))
+        rows = []
+        for layer in layers:
+            features, wide = layout.shapes[layer.weight]
+            rows.append((begins[layer.weight], begins[layer.bias], wide, features, codes[layer.activation]))
+        self._plan = np.array(rows, dtype=np.int64)
+        self._params, (count, self._batch) = params.numpy(), (len(params), minibatches.batch_size)
+        self._losses, self._sums = np.empty(count), np.empty((count, len(MEASURES)))
+        self._settings, self._rates = np.zeros((count, 8), np.float32), np.zeros(count, np.float32)
+        self._inputs = minibatches.inputs.contiguous().numpy()
+        targets, classifies = minibatches.targets.contiguous().numpy(), task.loss is F.cross_entropy
+        self._labels = targets if classifies else np.zeros(0, np.int64)
+        self._values = np.zeros((0, self._plan[-1, 3]), np.float32) if classifies else targets
+        self._memory: dict[int, tuple[NDArray[Any], ...]] = {}  # of each thread
+        self._work = self._batch * layout.total
+        widths = self._plan[:, 3]
+        self._scratch = self._batch * int(widths.sum() + 2 * max(2, widths.max()))
+
+    def step(
+        self,
+        step: int,
+        following: int,
+        momentum: Momentum,
+        lr: Array | None,
+        alive: NDArray[np.bool_],
+        proposes: bool = True,
+    ) -> Array:
+        """Take a step, work out loss and gradient and propose the next update; return losses and sums, (7, R).
+
+        Args:
+            step: t, whose update is proposed already.
+            following: t + 1, or t at a reset, where nothing moves.
+            momentum: of both steps.
+            lr: learning rates, (R,); None at a reset.
+            alive: which replicas move, (R,).
+            proposes: whether the next update is to be proposed.
+        """
+        from lrcontrol.envs import kernels
+
+        optimizer, rows = self._optimizer, len(self._params)
+        begins, whole = following == 0, slice(0, rows)
+        if lr is not None:
+            self._rates[:] = lr
+            optimizer.commit(whole, step, momentum)
+        self._settings[:, 0], self._settings[:, 1] = momentum, 1.0 - np.asarray(momentum)
+        if isinstance(optimizer, AdamW):
+            taken, memory, squares = following + 1.0, optimizer.means, optimizer.squares
+            self._settings[:, 2:4] = optimizer.beta2, 1.0 - optimizer.beta2
+            self._settings[:, 4] = 1.0 / (1.0 - np.asarray(momentum) ** taken)
+            self._settings[:, 5] = 1.0 / np.sqrt(1.0 - optimizer.beta2**taken)
+            self._settings[:, 6:] = optimizer.epsilon, optimizer.weight_decay
+        else:
+            memory = squares = optimizer.update(following + 1)  # the last one's, whose place the next one takes
+        given = (
+            self._plan,
+            alive if lr is not None else np.zeros(rows, dtype=bool),
+            self._rates,
+            self._kind if proposes else kernels.PLAIN,
+            begins,
+            isinstance(momentum, float),
+            self._params,
+            optimizer.gradient(following).numpy(),
+            memory.numpy(),
+            squares.numpy(),
+            optimizer.update(step).numpy(),
+            optimizer.update(following).numpy(),
+            self._settings,
+            self._minibatches.index(),
+            self._inputs,
+            self._labels,
+            self._values,
+        )
+        self._share_out(given, rows)
+        if proposes and isinstance(optimizer, AdamW):
+            optimizer.take_in(following)
+        if begins:
+            self._sums[:, [1, 4]] = np.nan
+        return np.vstack([self._losses, self._sums.T])
+
+    def _share_out(self, given: tuple[Any, ...], rows: int) -> None:
+        """Let threads, this one among them, take parts of the replicas until none is left."""
+        threads = torch.get_num_threads()
+        count = max(1, min(4 * threads, rows, rows * self._work // WORTH))
+        edges, parts = [rows * part // count for part in range(count + 1)], SimpleQueue[tuple[int, int]]()
+        for part in itertools.pairwise(edges):
+            parts.put(part)
+        helpers = range(1, min(threads, count))
+        waiting = [_pool(threads, os.getpid()).submit(self._take, given, parts, number) for number in helpers]
+        try:
+            self._take(given, parts, 0)
+        finally:
+            for other in waiting:
+                other.result()
+
+    def _take(self, given: tuple[Any, ...], parts: SimpleQueue[tuple[int, int]], number: int) -> None:
+        """Take parts until none is left, in the memory of the thread of this number."""
+        if number not in self._memory:
+            width, outputs = self._inputs.shape[1], self._values.shape[1]
+            self._memory[number] = (
+                np.empty((self._batch, width), np.float32),
+                np.empty(min(self._batch, len(self._labels)), np.int64),
+                np.empty((self._batch, outputs), np.float32),
+                np.empty(self._scratch, np.float32),
+            )
+        while True:
+            try:
+                first, last = parts.get_nowait()
+            except Empty:
+                return
+            self._train(*given, *self._memory[number], self._losses, self._sums, first, last)

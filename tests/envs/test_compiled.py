@@ -1,0 +1,255 @@
+"""Compiled training steps: their functions against numpy in double precision, and they against the other ones."""
+
+import importlib
+import itertools
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from lrcontrol.envs import Engine, InputError, Smoothing, Task, compiled, make_task
+from lrcontrol.envs.reductions import MEASURES
+from lrcontrol.envs.seeding import run_seeds
+
+kernels = pytest.importorskip("lrcontrol.envs.kernels", reason="numba is not installed")
+ROWS = 6
+OPTIMIZERS = {"sgd": ("sgd", 0.0, 0.0), "sgd-momentum": ("sgd", 0.9, 0.0), "adamw": ("adamw", 0.9, 0.1)}
+
+
+def test_exponentials_and_activations_are_those_of_numpy_in_double_precision():
+    x = np.concatenate([np.linspace(-30.0, 30.0, 60_001), np.geomspace(1e-30, 1.0, 1001)]).astype(np.float32)
+    exact = x.astype(np.float64)
+    found = x.copy()
+    kernels.exponentiate(found)
+    np.testing.assert_allclose(found, np.exp(exact), rtol=2e-7)
+    for kind, expected in (
+        (kernels.TANH, np.tanh(exact)),
+        (kernels.RELU, np.maximum(exact, 0.0)),
+        (kernels.ELU, np.where(exact < 0.0, np.expm1(exact), exact)),
+        (kernels.NONE, exact),
+    ):
+        found = x.copy()
+        kernels.activate(kind, found, np.float32(0.0))
+        np.testing.assert_allclose(found, expected, rtol=4e-7)
+        assert np.abs(found).max() <= np.abs(expected).max()
+    shifted = np.full(3, 0.25, dtype=np.float32)
+    kernels.activate(kernels.TANH, shifted, np.float32(0.5))
+    np.testing.assert_allclose(shifted, np.tanh(0.75), rtol=4e-7)
+
+
+def test_what_is_no_number_stays_none():
+    for kind in (kernels.NONE, kernels.TANH, kernels.RELU, kernels.ELU):
+        values = np.array([np.nan, np.inf, -np.inf], dtype=np.float32)
+        kernels.activate(kind, values, np.float32(0.0))
+        limits = {kernels.TANH: (1.0, -1.0), kernels.RELU: (np.inf, 0.0), kernels.ELU: (np.inf, -1.0)}
+        np.testing.assert_array_equal(values, [np.nan, *limits.get(kind, (np.inf, -np.inf))])
+    values = np.array([np.nan, -1000.0], dtype=np.float32)
+    kernels.exponentiate(values)
+    assert np.isnan(values[0])
+    assert 0.0 <= values[1] < 1e-37
+
+
+def network(*sizes, activation=nn.Tanh):
+    def make():
+        parts = [[nn.Linear(*pair), activation()] for pair in itertools.pairwise(sizes)]
+        return nn.Sequential(*[part for pair in parts for part in pair][:-1])
+
+    return make
+
+
+def problems():
+    """Widths and minibatches that no tile of four fits, and one of each activation, loss and order."""
+    x, y = make_task("digits-mlp").train
+    values = torch.stack([x.sum(dim=1), x[:, 20] * x[:, 30], y.float()], dim=1)
+    deep = {"train": (x, y), "batch_size": 23, "steps": 100}
+    yield Task(name="tanh", model=network(64, 13, 7, 10), **deep)
+    yield Task(name="relu", model=network(64, 13, 7, 10, activation=nn.ReLU), **deep)
+    yield Task(name="elu", model=network(64, 13, 7, 10, activation=nn.ELU), **deep)
+    yield Task(name="no layer between", model=network(64, 10), **deep)
+    yield Task(name="in order", model=network(64, 9, 10), train=(x, y), batch_size=17, steps=100, shuffle=False)
+    yield Task(name="one at a time", model=network(64, 3, 10), train=(x, y), batch_size=1, steps=100)
+    yield Task(name="values", model=network(64, 5, 3), train=(x, values), batch_size=10, steps=100, loss=F.mse_loss)
+    yield Task(name="linear", model=network(64, 3), train=(x, values), batch_size=10, steps=100, loss=F.mse_loss)
+
+
+PROBLEMS = {problem.name: problem for problem in problems()}
+
+
+def engines(problem, optimizer, streams=None, ways=(False, True), rows=ROWS, moves=False):
+    name, momentum, decay = OPTIMIZERS[optimizer]
+    for way in ways:
+        engine = Engine(
+            *(problem, name, rows, streams),
+            uses_momentum=momentum > 0.0,
+            weight_decay=decay,
+            measures=MEASURES,
+            compiled=way,
+        )
+        assert engine.compiled is way
+        engine.reset([run_seeds(row) for row in range(rows)], np.full(rows, momentum) if moves else momentum)
+        yield engine
+
+
+@pytest.mark.parametrize("moves", [False, True], ids=["one-momentum", "moving-momentum"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_steps_and_measures_are_those_of_torch(problem, optimizer, moves):
+    if moves and optimizer == "sgd":
+        pytest.skip("there is no momentum to move")
+    rng = np.random.default_rng(0)
+    for streams in (ROWS, 2):
+        plain, fast = engines(PROBLEMS[problem], optimizer, streams, moves=moves)
+        momentum = OPTIMIZERS[optimizer][1]
+        for step in range(12):
+            np.testing.assert_allclose(fast.losses, plain.losses, rtol=3e-6)
+            for found, expected in ((fast.params, plain.params), (fast.gradient, plain.gradient)):
+                assert float((found - expected).norm()) < 3e-6 * float(expected.norm())
+            assert fast.measures.keys() == plain.measures.keys()
+            for name, expected in plain.measures.items():
+                if name.startswith("grad_dot"):
+                    other = "update_sq" if name.endswith("update") else "memory_sq"
+                    scale = np.sqrt(plain.measures["grad_sq"] * plain.measures[other])
+                    np.testing.assert_allclose(fast.measures[name] / scale, expected / scale, atol=3e-6)
+                else:
+                    np.testing.assert_allclose(fast.measures[name], expected, rtol=1e-5)
+            rates = 10.0 ** rng.uniform(-4.0, -2.0, ROWS)
+            if moves:
+                momentum = rng.uniform(0.5, 0.95, ROWS)
+            for engine in (plain, fast):
+                engine.step(rates, momentum, measure=step % 3 != 1)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_probe_between_steps_changes_nothing(optimizer):
+    calm, probed = engines(PROBLEMS["tanh"], optimizer, ways=(True, True))
+    (plain,) = engines(PROBLEMS["tanh"], optimizer, ways=(False,))
+    momentum = OPTIMIZERS[optimizer][1]
+    for _ in range(4):
+        found, expected = (engine.probe(np.full(ROWS, 1e-2), 2.0, momentum) for engine in (probed, plain))
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+        for engine in (calm, probed, plain):
+            engine.step(np.full(ROWS, 1e-2), momentum)
+    assert torch.equal(calm.params, probed.params)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_replica_is_the_same_alone_and_among_others_on_any_number_of_threads(optimizer, monkeypatch):
+    monkeypatch.setattr(compiled, "WORTH", 1)
+    before, found = torch.get_num_threads(), []
+    for threads, rows in ((1, 1), (1, 7), (2, 7), (3, 7)):
+        torch.set_num_threads(threads)
+        (engine,) = engines(PROBLEMS["relu"], optimizer, ways=(True,), rows=rows)
+        for step in range(8):
+            engine.step(np.full(rows, 1e-2 * (1 + step)), OPTIMIZERS[optimizer][1])
+        found.append((engine.params.clone(), engine.losses))
+    torch.set_num_threads(before)
+    for params, losses in found:
+        assert torch.equal(params[0], found[0][0][0])
+        assert losses[0] == found[0][1][0]
+        assert torch.equal(params, found[1][0][: len(params)])
+
+
+def test_copies_go_on_like_what_they_were_copied_from():
+    (engine,) = engines(PROBLEMS["tanh"], "adamw", 1, ways=(True,))
+    for _ in range(3):
+        engine.step(np.geomspace(1e-4, 1e-1, ROWS), 0.9)
+    engine.copy(np.array([0, 0, 2, 2, 4, 4]))
+    for _ in range(3):
+        engine.step(np.full(ROWS, 1e-2), 0.9)
+    assert torch.equal(engine.params[::2], engine.params[1::2])
+
+
+def test_a_replica_that_leaves_the_numbers_freezes_and_the_others_go_on():
+    (alone,) = engines(PROBLEMS["values"], "sgd", ways=(True,))
+    (engine,) = engines(PROBLEMS["values"], "sgd", ways=(True,))
+    rates = np.full(ROWS, 1e-3)
+    for step in range(6):
+        alone.step(rates, 0.0)
+        engine.step(np.where(np.arange(ROWS) == 2, 1e30, rates), 0.0)
+        if step == 2:
+            kept = engine.params[2].clone()
+            assert engine.alive.tolist() == [True, True, False, True, True, True]
+    assert np.isnan(engine.losses[2])
+    torch.testing.assert_close(engine.params[2], kept, rtol=0.0, atol=0.0, equal_nan=True)
+    others = [0, 1, 3, 4, 5]
+    assert torch.equal(engine.params[others], alone.params[others])
+
+
+def test_what_the_compiled_code_is_not_made_for_is_left_to_torch():
+    x, y = make_task("digits-mlp").train
+    normed = lambda: nn.Sequential(nn.Linear(64, 8), nn.LayerNorm(8), nn.Linear(8, 10))  # noqa: E731
+    assert Engine(PROBLEMS["tanh"], "sgd", 1, compiled=True).compiled
+    general = Task(name="general", model=normed, train=(x, y), batch_size=32, steps=10)
+    assert not Engine(general, "sgd", 1, compiled=True).compiled
+    smoothed = make_task("digits-mlp")
+    assert not Engine(smoothed, "sgd", 1, smoothing=Smoothing(0.1), compiled=True).compiled
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        double = Task(name="double", model=network(64, 8, 10), train=(x.double(), y), batch_size=32, steps=10)
+        assert not Engine(double, "sgd", 1, compiled=True).compiled
+    finally:
+        torch.set_default_dtype(before)
+
+
+def test_the_environment_variable_decides(monkeypatch):
+    task = PROBLEMS["tanh"]
+    for value, expected in (("0", False), ("1", True), ("", True)):
+        monkeypatch.setenv("LRCONTROL_COMPILED", value)
+        assert Engine(task, "sgd", 1).compiled is expected
+    monkeypatch.setenv("LRCONTROL_COMPILED", "no")
+    with pytest.raises(InputError, match="LRCONTROL_COMPILED=no: 1 compiles"):
+        Engine(task, "sgd", 1)
+
+
+def test_without_numba_torch_takes_the_steps_unless_compiled_ones_are_asked_for(monkeypatch):
+    monkeypatch.setattr(compiled, "_failure", lambda: "it is not installed")
+    assert not Engine(PROBLEMS["tanh"], "sgd", 1).compiled
+    monkeypatch.setenv("LRCONTROL_COMPILED", "1")
+    with pytest.raises(InputError, match=r"it is not installed.*pip install 'lrcontrol\[fast\]'"):
+        Engine(PROBLEMS["tanh"], "sgd", 1)
+
+
+def test_a_numba_that_does_not_fit_is_said_and_left(monkeypatch):
+    def fail(name):
+        raise ImportError("Numba needs NumPy 2.4 or less")
+
+    monkeypatch.delenv("LRCONTROL_COMPILED", raising=False)
+    monkeypatch.setattr(importlib, "import_module", fail)
+    compiled._failure.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match="not compiled: Numba needs NumPy"):
+            assert not compiled.is_wanted()
+    finally:
+        compiled._failure.cache_clear()
+
+
+FORKED = """
+import os, numpy as np, torch
+from lrcontrol.envs import Engine, compiled, make_task
+from lrcontrol.envs.seeding import run_seeds
+torch.set_num_threads(2)
+compiled.WORTH = 1
+engine = Engine(make_task("digits-mlp"), "sgd", 8, compiled=True)
+engine.reset([run_seeds(row) for row in range(8)])
+engine.step(np.full(8, 0.1), 0.0)
+child = os.fork()
+engine.step(np.full(8, 0.1), 0.0)
+print(engine.losses.tolist(), flush=True)
+if child:
+    raise SystemExit(os.waitpid(child, 0)[1])
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_process_has_threads_of_its_own():
+    done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.splitlines()
+    assert first == second
