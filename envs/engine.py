@@ -300,6 +300,8 @@ class Engine:
         The first two go along the raw gradient or along the update for ``momentum``; the third, where an ``other``
         momentum (R,) is given, with lr along the update of that. Each costs a forward pass.
         """
+        if self.compiled and other is not None:
+            self._proposed = None  # both momenta are to be tried to the same rounding
         if not along_gradient:
             self.propose(momentum)
         step = self.step_count
