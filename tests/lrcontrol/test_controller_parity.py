@@ -115,8 +115,8 @@ CASES = {
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("case", CASES)
 def test_free_runs_of_environment_and_plain_loop_are_alike_for_200_steps(case, optimizer, monkeypatch):
-    if (case, optimizer) == ("hillclimb-momentum", "adamw"):  # whose first step is the same with any momentum: a tie
-        monkeypatch.setenv("LRCONTROL_COMPILED", "0")  # that rounding decides, so that it has to be torch's on both sides
+    if (case, optimizer) == ("hillclimb-momentum", "adamw"):  # whose first step is the same with any momentum: a tie,
+        monkeypatch.setenv("LRCONTROL_COMPILED", "0")  # which rounding decides, so that it has to be torch's twice
     agent, lr0 = make_agent(CASES[case]), {"sgd": 0.1, "adamw": 1e-3}[optimizer]
     low, high = 1e-9, 0.1 if "bandit" in case else LIMIT[optimizer]
     decay = DECAY if optimizer == "adamw" else 0.0
