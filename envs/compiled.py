@@ -62,6 +62,30 @@ def _failure() -> str:
     return ""
 
 
+class Threads:
+    """The threads of compiled steps: as many as torch has, or had when they were set apart."""
+
+    _apart = 0
+
+    @classmethod
+    def count(cls) -> int:
+        """Return how many there are."""
+        return cls._apart or torch.get_num_threads()
+
+    @classmethod
+    def set_apart(cls) -> None:
+        """Leave torch one thread: when it has done its work it waits for more by spinning, where steps could run."""
+        cls._apart = cls.count()
+        torch.set_num_threads(1)
+
+    @classmethod
+    def give_back(cls) -> None:
+        """Give torch all of them again."""
+        if cls._apart:
+            torch.set_num_threads(cls._apart)
+        cls._apart = 0
+
+
 @lru_cache(maxsize=1)
 def _pool(threads: int, process: int) -> ThreadPoolExecutor:
     """Return threads that live as long as the process: a forked one, which has none of them, gets its own."""
@@ -185,7 +209,7 @@ class CompiledSteps:
 
     def _share_out(self, given: tuple[Any, ...], rows: int) -> None:
         """Let threads, this one among them, take parts of the replicas until none is left."""
-        threads = torch.get_num_threads()
+        threads = Threads.count()
         count = max(1, min(4 * threads, rows, rows * self._work // WORTH))
         edges, parts = [rows * part // count for part in range(count + 1)], SimpleQueue[tuple[int, int]]()
         for part in itertools.pairwise(edges):

@@ -23,6 +23,7 @@ from stable_baselines3.common.vec_env import VecMonitor
 
 from lrcontrol.agents.trained import TrainedAgent
 from lrcontrol.algorithms import ANNEALED, HOLDING
+from lrcontrol.envs.compiled import Threads
 from lrcontrol.envs.errors import InputError
 from lrcontrol.envs.gym import TrainingVectorEnv
 from lrcontrol.envs.sb3 import SB3VecEnv
@@ -56,12 +57,15 @@ def learn(
         restore(model, newest, done.timesteps, overcount)
     seed_envs(env, plan, done.resumes)
     watch = _Watch(plan, folder, done, timesteps, every, report)
+    callbacks: list[BaseCallback] = [RolloutThreads(), watch]  # validation, when a rollout has ended, with all threads
     try:
-        model.learn((timesteps - done.timesteps) * overcount, callback=watch, reset_num_timesteps=False)
+        model.learn((timesteps - done.timesteps) * overcount, callback=callbacks, reset_num_timesteps=False)
     except KeyboardInterrupt:
         if hasattr(watch, "model"):  # which it is given once the environments have begun
             watch.checkpoint()
         raise
+    finally:
+        Threads.give_back()
     watch.checkpoint()
 
 
@@ -138,6 +142,21 @@ def restore(model: BaseAlgorithm, checkpoint: Path, timesteps: int, overcount: i
     model.num_timesteps = timesteps * overcount
     if hasattr(model, "weights"):  # ARS keeps its policy as a vector beside it
         model.weights = torch.nn.utils.parameters_to_vector(model.policy.parameters()).detach()
+
+
+class RolloutThreads(BaseCallback):
+    """While a rollout is collected, leaves the cores to training steps that are compiled: a policy needs one thread."""
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_start(self) -> None:
+        env = self.training_env.unwrapped
+        if isinstance(env, SB3VecEnv) and all(world.engine.compiled for part in env.envs for world in part.worlds):
+            Threads.set_apart()
+
+    def _on_rollout_end(self) -> None:
+        Threads.give_back()
 
 
 class _Watch(BaseCallback):

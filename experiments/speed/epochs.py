@@ -22,6 +22,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 import lrcontrol
 from experiments.agents.reproduce import RUNS, STARTS
+from experiments.speed.measure import steps, ways
 from experiments.speed.training import SETTINGS, Timed, against, in_turn
 from experiments.tables import describe, write
 from experiments.trainings import run_all
@@ -70,15 +71,16 @@ def speed(options: Options) -> None:
         changed = {key: value for key, value in given.items() if key != "streams"}
         env = TrainingVectorEnv(256, streams=given.get("streams"), device="cpu", **SETTINGS)
         made[name] = Timed(SB3VecEnv(env), 200, "cpu", **changed)
-    made["DummyVecEnv, 8"] = Timed(
-        DummyVecEnv([lambda: TrainingEnv(device="cpu", **SETTINGS) for _ in range(8)]), 200, "cpu"
-    )
+    for behind, compiled in ways("cpu").items():
+        with steps(compiled):
+            single = DummyVecEnv([lambda: TrainingEnv(device="cpu", **SETTINGS) for _ in range(8)])
+        made[f"DummyVecEnv, 8{behind}"] = Timed(single, 200, "cpu")
     found = in_turn(made, options.rounds)
     rows = [
         {
             "variant": name,
             "steps_per_second": round(float(np.median([seen["steps_per_second"] for seen in rounds]))),
-            "against_dummy_vec_env": against(rounds, found["DummyVecEnv, 8"]),
+            **{f"against {other}": against(rounds, found[other]) for other in found if other.startswith("Dummy")},
             "update": round(float(np.median([seen["update"] for seen in rounds])), 3),
         }
         for name, rounds in found.items()

@@ -5,7 +5,8 @@
     python -m experiments.speed.measure --cases digits-mlp --replicas 1 256
 
 One process, one sitting: every contender of a case is timed in turn, round after round, and the medians are kept, so
-that whatever else the machine does falls on all alike. The unit is a training step of one replica: forward, backward,
+that whatever else the machine does falls on all alike. Environments come twice where numba is installed, with compiled
+steps and with torch's. The unit is a training step of one replica: forward, backward,
 optimizer, and in the environments observation and reward as well. Writes speed.csv, speed.json and speed.png, on a GPU
 speed-cuda.csv and so on.
 """
@@ -13,10 +14,12 @@ speed-cuda.csv and so on.
 from __future__ import annotations
 
 import json
+import os
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +34,7 @@ import lrcontrol
 from experiments.tables import write
 from lrcontrol.cli import run_command
 from lrcontrol.envs import Task, TrainingEnv, TrainingVectorEnv, mlp
+from lrcontrol.envs.compiled import VARIABLE, is_wanted
 from lrcontrol.envs.engine import pick_device
 from lrcontrol.envs.seeding import build_module
 
@@ -101,15 +105,36 @@ class Plain:
         return 1
 
 
+@contextmanager
+def steps(compiled: bool) -> Iterator[None]:
+    """Make environments with compiled training steps, or with torch's."""
+    before = os.environ.get(VARIABLE)
+    os.environ[VARIABLE] = str(int(compiled))
+    try:
+        yield
+    finally:
+        del os.environ[VARIABLE]
+        if before is not None:
+            os.environ[VARIABLE] = before
+
+
+def ways(device: str) -> dict[str, bool]:
+    """Return whether to compile steps by what is put behind a contender's name: both ways where there are two."""
+    return {"": True, ", torch": False} if device == "cpu" and is_wanted() else {"": False}
+
+
 class Env:
     """An environment of ours, single or vectorised, under actions that hold the rate."""
 
-    def __init__(self, task: Task, optimizer: str, device: str, rows: int | None, streams: int | None) -> None:
+    def __init__(
+        self, task: Task, optimizer: str, device: str, rows: int | None, streams: int | None, compiled: bool
+    ) -> None:
         settings: dict[str, Any] = {"task": task, "optimizer": optimizer, "multipliers": MULTIPLIERS, "device": device}
         self.rows = rows or 1
-        self.env: Any = TrainingEnv(**settings)
-        if rows is not None:
-            self.env = TrainingVectorEnv(rows, streams=streams, **settings)
+        with steps(compiled):
+            self.env: Any = TrainingEnv(**settings)
+            if rows is not None:
+                self.env = TrainingVectorEnv(rows, streams=streams, **settings)
         self.action = 1 if rows is None else np.ones(rows, dtype=int)
         self.env.reset(seed=0, options={"lr0": LR})
 
@@ -124,9 +149,10 @@ class Env:
 class Sync:
     """Gymnasium's SyncVectorEnv over single environments."""
 
-    def __init__(self, task: Task, optimizer: str, rows: int) -> None:
+    def __init__(self, task: Task, optimizer: str, rows: int, compiled: bool) -> None:
         make = lambda: TrainingEnv(task=task, optimizer=optimizer, multipliers=MULTIPLIERS, device="cpu")  # noqa: E731
-        self.env, self.rows = SyncVectorEnv([make] * rows), rows
+        with steps(compiled):
+            self.env, self.rows = SyncVectorEnv([make] * rows), rows
         self.env.reset(seed=0)
 
     def step(self) -> int:
@@ -138,10 +164,10 @@ class Sync:
 class Subprocess:
     """Stable-Baselines3's SubprocVecEnv over single environments, one thread each."""
 
-    def __init__(self, case: str, rows: int) -> None:
+    def __init__(self, case: str, rows: int, compiled: bool) -> None:
         from stable_baselines3.common.vec_env import SubprocVecEnv
 
-        self.env, self.rows = SubprocVecEnv([_Single(case)] * rows), rows
+        self.env, self.rows = SubprocVecEnv([_Single(case, compiled)] * rows), rows
         self.env.reset()
 
     def step(self) -> int:
@@ -159,11 +185,13 @@ class _Single:
     """Makes one environment in a process of its own."""
 
     case: str
+    compiled: bool
 
     def __call__(self) -> TrainingEnv:
         torch.set_num_threads(1)
         optimizer, task = CASES[self.case]
-        return TrainingEnv(task=task(), optimizer=optimizer, multipliers=MULTIPLIERS, device="cpu")
+        with steps(self.compiled):
+            return TrainingEnv(task=task(), optimizer=optimizer, multipliers=MULTIPLIERS, device="cpu")
 
 
 def flops(task: Task) -> float | None:
@@ -214,23 +242,24 @@ def contenders(case: str, options: Options) -> dict[str, Callable[[], Any]]:
     """Return what is timed in one case, by name."""
     optimizer, make = CASES[case]
     task = make()
-    found: dict[str, Callable[[], Any]] = {
-        "plain loop": lambda: Plain(task, optimizer, options.device),
-        "scalar env": lambda: Env(task, optimizer, options.device, None, None),
-    }
-    for rows in options.replicas:
-        streams = {"own minibatches": None, "shared minibatch": 1} if rows > 1 else {"own minibatches": None}
-        for label, count in streams.items():
-            most = MOST_OWN if count is None else sys.maxsize
-            if rows <= min(most, MOST_CONVOLVED[options.device] if case == "mnist-cnn" else sys.maxsize):
-                found[f"vector env, {rows}, {label}"] = lambda r=rows, s=count: Env(
-                    task, optimizer, options.device, r, s
-                )
+    found: dict[str, Callable[[], Any]] = {"plain loop": lambda: Plain(task, optimizer, options.device)}
+    for behind, compiled in ways(options.device).items():
+        found[f"scalar env{behind}"] = lambda c=compiled: Env(task, optimizer, options.device, None, None, c)
+        for rows in options.replicas:
+            streams = {"own minibatches": None, "shared minibatch": 1} if rows > 1 else {"own minibatches": None}
+            for label, count in streams.items():
+                most = MOST_OWN if count is None else sys.maxsize
+                if rows <= min(most, MOST_CONVOLVED[options.device] if case == "mnist-cnn" else sys.maxsize):
+                    found[f"vector env, {rows}, {label}{behind}"] = lambda r=rows, s=count, c=compiled: Env(
+                        task, optimizer, options.device, r, s, c
+                    )
+        if options.device == "cpu":
+            found[f"SyncVectorEnv, 16{behind}"] = lambda c=compiled: Sync(task, optimizer, 16, c)
+            found[f"SubprocVecEnv, 16{behind}"] = lambda c=compiled: Subprocess(case, 16, c)
+        if case == "mnist-cnn":
+            break  # convolutions are torch's either way
     if options.device == "cuda":
         found["plain loop, CPU"] = lambda: Plain(task, optimizer, "cpu")
-    else:
-        found["SyncVectorEnv, 16"] = lambda: Sync(task, optimizer, 16)
-        found["SubprocVecEnv, 16"] = lambda: Subprocess(case, 16)
     return found
 
 
@@ -265,9 +294,14 @@ def draw(rows: list[dict[str, Any]], device: str) -> Figure:
     figure = Figure(figsize=(3.6 * len(cases), 3.6), layout="constrained")
     for axes, case in zip(np.atleast_1d(figure.subplots(1, len(cases))), cases, strict=True):
         mine = {row["contender"]: row["steps_per_second"] for row in rows if row["case"] == case}
-        for label in ("own minibatches", "shared minibatch"):
-            found = {int(n.split(", ")[1]): v for n, v in mine.items() if n.startswith("vector") and n.endswith(label)}
-            axes.plot(list(found), list(found.values()), marker="o", label=f"vector env, {label}")
+        for number, behind in enumerate(ways(device)):
+            for color, label in enumerate(("own minibatches", "shared minibatch")):
+                end = label + behind
+                found = {
+                    int(n.split(", ")[1]): v for n, v in mine.items() if n.startswith("vector") and n.endswith(end)
+                }
+                style = {"marker": "os"[number], "color": f"C{color}", "alpha": 1.0 - 0.5 * number}
+                axes.plot(list(found), list(found.values()), label=f"vector env, {end}", **style)
         for name, style in (("plain loop", "-"), ("scalar env", "--"), ("SubprocVecEnv, 16", ":")):
             if name in mine:
                 axes.axhline(mine[name], linestyle=style, color="black", linewidth=1.0, label=name)
@@ -276,7 +310,7 @@ def draw(rows: list[dict[str, Any]], device: str) -> Figure:
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel(f"training steps a second, {device}")
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize="small")
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize="small")
     return figure
 
 

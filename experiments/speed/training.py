@@ -4,7 +4,8 @@
     python -m experiments.speed.training --device cuda --num-envs 256 4096
 
 digits-mlp, plain SGD, the defaults of lrcontrol.train; rounds of whole rollouts and updates, the two in turn, medians.
-Says where the time goes: environment, update, and the rest of a rollout (policy, buffer). Writes training.csv,
+Says where the time goes: environment, update, and the rest of a rollout (policy, buffer). On the CPU with compiled
+training steps and with torch's, where numba is installed. Writes training.csv,
 or training-cuda.csv.
 """
 
@@ -23,13 +24,14 @@ import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
-from experiments.speed.measure import suffix_of
+from experiments.speed.measure import steps, suffix_of, ways
 from experiments.tables import write
 from lrcontrol.algorithms import ALGORITHMS, ANNEALED
 from lrcontrol.cli import run_command
 from lrcontrol.envs import TrainingEnv, TrainingVectorEnv
 from lrcontrol.envs.engine import pick_device
 from lrcontrol.envs.sb3 import SB3VecEnv
+from lrcontrol.sb3_training import RolloutThreads
 from lrcontrol.training import DEFAULTS, MULTIPLIERS
 
 HERE = Path(__file__).parent
@@ -78,7 +80,7 @@ class Timed:
     def round(self) -> dict[str, float]:
         """Collect one rollout and learn from it; return steps a second and the shares of the time."""
         self.seconds = dict.fromkeys(self.seconds, 0.0)
-        self._clocked("all", self.model.learn)(self.collected)
+        self._clocked("all", self.model.learn)(self.collected, RolloutThreads())
         spent = self.seconds["all"]
         shares = {name: self.seconds[name] / spent for name in ("environment", "update")}
         return {"steps_per_second": self.collected / spent} | shares | {"rest": 1.0 - sum(shares.values())}
@@ -103,23 +105,26 @@ def against(rounds: list[dict[str, float]], others: list[dict[str, float]]) -> f
 
 def main(options: Options) -> int:
     device = pick_device(options.device).type
-    contenders = {
-        f"batched environment, {rows}": Timed(
-            SB3VecEnv(TrainingVectorEnv(rows, device=device, **SETTINGS)), n_steps=200, device=device
-        )
-        for rows in options.num_envs
-    }
-    single = DummyVecEnv([lambda: TrainingEnv(device="cpu", **SETTINGS) for _ in range(options.dummies)])
-    contenders[f"DummyVecEnv, {options.dummies}"] = Timed(single, n_steps=200, device="cpu")
+    contenders: dict[str, Timed] = {}
+    for behind, compiled in ways(device).items():
+        with steps(compiled):
+            for rows in options.num_envs:
+                env = SB3VecEnv(TrainingVectorEnv(rows, device=device, **SETTINGS))
+                contenders[f"batched environment, {rows}{behind}"] = Timed(env, n_steps=200, device=device)
+    for behind, compiled in ways("cpu").items():
+        with steps(compiled):
+            single = DummyVecEnv([lambda: TrainingEnv(device="cpu", **SETTINGS) for _ in range(options.dummies)])
+        contenders[f"DummyVecEnv, {options.dummies}{behind}"] = Timed(single, n_steps=200, device="cpu")
     found = in_turn(contenders, options.rounds)
     rows = []
     for name, rounds in found.items():
         medians = {key: float(np.median([seen[key] for seen in rounds])) for key in rounds[0]}
         rates = {"steps_per_second": round(medians.pop("steps_per_second"))}
         rows.append({"contender": name, "threads": torch.get_num_threads()} | rates | _rounded(medians))
-    *batched, last = found.values()
-    for row, rounds in zip(rows, batched, strict=False):
-        row["against_the_last"] = against(rounds, last)
+    for name, rounds in found.items():
+        if name.startswith("DummyVecEnv"):
+            for row, others in zip(rows, found.values(), strict=True):
+                row[f"against {name}"] = against(others, rounds)
     write(options.out / f"training{suffix_of(device)}.csv", rows)
     return 0
 

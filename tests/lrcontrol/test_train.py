@@ -16,15 +16,17 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from stable_baselines3.common.callbacks import BaseCallback
 
 import lrcontrol
 from lrcontrol.agents import TrainedAgent, make_agent
 from lrcontrol.algorithms import ALGORITHMS
 from lrcontrol.cell_store import claim
 from lrcontrol.envs import InputError, Settings, Task, TrainingVectorEnv, make_task, mlp
+from lrcontrol.envs.compiled import Threads
 from lrcontrol.envs.sb3 import SB3VecEnv
 from lrcontrol.export import export
-from lrcontrol.sb3_training import make_model
+from lrcontrol.sb3_training import RolloutThreads, make_model, make_vec_env
 from lrcontrol.train_cli import main
 from lrcontrol.training import make_plan
 
@@ -325,6 +327,32 @@ def test_environments_share_their_minibatches_where_asked():
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+@pytest.mark.parametrize("way", ["compiled", "torch"])
+def test_compiled_steps_have_the_cores_while_a_rollout_is_collected_and_torch_has_them_otherwise(way, monkeypatch):
+    if way == "compiled":
+        pytest.importorskip("numba", reason="numba is not installed")
+    monkeypatch.setenv("LRCONTROL_COMPILED", str(int(way == "compiled")))
+    before, seen = torch.get_num_threads(), []
+
+    class Seen(BaseCallback):
+        def _on_step(self):
+            seen.append((torch.get_num_threads(), Threads.count()))
+            return True
+
+    torch.set_num_threads(2)
+    try:
+        plan = make_plan("digits-mlp", "ppo", "sgd", ("lr",), 4, None, 0, None, {"n_steps": 8, "batch_size": 16}, {})
+        model = make_model(plan, make_vec_env(plan))
+        learn, during = model.train, []
+        monkeypatch.setattr(model, "train", lambda: during.append(torch.get_num_threads()) or learn())
+        model.learn(64, callback=[RolloutThreads(), Seen()])
+        assert set(seen) == {(1 if way == "compiled" else 2, 2)}
+        assert during == [2, 2]
+        assert (torch.get_num_threads(), Threads.count()) == (2, 2)
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_device_that_is_not_there_is_refused_before_anything_is_written(tmp_path):
     for device, complaint in (("cuda", "finds no CUDA device"), ("tpu", "unknown device 'tpu'")):
         with pytest.raises(InputError, match=complaint):
