@@ -8,8 +8,8 @@ from experiments.speed.measure import Env, Plain, rate_of
 from lrcontrol.envs import make_task
 
 ROWS = {"single": (None, None), "own-minibatches": (256, None), "shared-minibatch": (256, 1)}
-# Seen, beside other work or not, in times the plain loop: 0.54 to 0.71, 9.8 to 14.4 and 14.2 to 17.4 with torch's steps,
-# 1.8 to 2.1, 15.8 to 22.8 and 22.9 to 28.1 with compiled ones.
+# Seen, beside other work or not, in times the plain loop: 0.54 to 0.71, 9.8 to 14.4 and 14.2 to 17.4 by torch's steps,
+# 1.8 to 2.1, 15.8 to 22.8 and 22.9 to 28.1 by compiled ones.
 LEAST = {
     ("torch", "single"): 0.4,
     ("torch", "own-minibatches"): 8.0,

@@ -342,7 +342,7 @@ def test_compiled_steps_have_the_cores_while_a_rollout_is_collected_and_torch_ha
     torch.set_num_threads(2)
     try:
         plan = make_plan("digits-mlp", "ppo", "sgd", ("lr",), 4, None, 0, None, {"n_steps": 8, "batch_size": 16}, {})
-        model = make_model(plan, make_vec_env(plan))
+        model = make_model(plan, make_vec_env(plan), None)
         learn, during = model.train, []
         monkeypatch.setattr(model, "train", lambda: during.append(torch.get_num_threads()) or learn())
         model.learn(64, callback=[RolloutThreads(), Seen()])
