@@ -5,10 +5,16 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import itertools
+import logging
 import os
 import warnings
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from functools import lru_cache
+from pathlib import Path
+from pickle import UnpicklingError
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -31,6 +37,19 @@ VARIABLE = "LRCONTROL_COMPILED"
 WORTH = 1_000_000  # parameters times examples that are worth handing to a thread: a tenth of a millisecond
 
 
+_told: ContextVar[bool | None] = ContextVar("told", default=None)
+
+
+@contextmanager
+def telling(compiled: bool) -> Iterator[None]:
+    """Compile steps or not, whatever this process would do by itself: a worker does as the others do."""
+    token = _told.set(compiled)
+    try:
+        yield
+    finally:
+        _told.reset(token)
+
+
 def is_wanted(compiled: bool | None = None) -> bool:
     """Return whether steps are to be compiled: as told, or as LRCONTROL_COMPILED (0 or 1) says, or if numba is there.
 
@@ -40,12 +59,16 @@ def is_wanted(compiled: bool | None = None) -> bool:
     value = os.environ.get(VARIABLE, "")
     if value not in ("", "0", "1"):
         raise InputError(f"{VARIABLE}={value}: 1 compiles training steps, 0 does not, and without it numba decides")
-    told = compiled if compiled is not None or not value else value == "1"
+    told = _told.get() if compiled is None else compiled
+    if told is None and value:
+        told = value == "1"
     if told is False:
         return False
     failure = _failure()
     if failure and told:
-        raise InputError(f"compiled training steps need numba ({failure}): pip install 'lrcontrol[fast]'")
+        raise InputError(
+            f"compiled training steps need numba ({failure}): pip install 'lrcontrol[fast]', or set {VARIABLE}=0"
+        )
     return not failure
 
 
@@ -54,12 +77,23 @@ def _failure() -> str:
     """Return why numba cannot be used, nothing if it can; an installed one that cannot is worth a warning."""
     if importlib.util.find_spec("numba") is None:
         return "it is not installed"
+    if os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
+        return "NUMBA_DISABLE_JIT is set"
     try:
-        importlib.import_module("numba")
+        importlib.import_module("lrcontrol.envs.kernels")
     except Exception as error:  # whatever an installation that does not fit the others raises
-        warnings.warn(f"numba cannot be imported, so training steps are not compiled: {error}", stacklevel=2)
+        warnings.warn(f"numba cannot be used, so training steps are not compiled: {error}", stacklevel=2)
         return str(error)
     return ""
+
+
+@lru_cache(maxsize=1)
+def _say_that_it_takes_long() -> None:
+    """Tell a user who would wait without knowing for what."""
+    from lrcontrol.envs import kernels
+
+    if not any(Path(kernels.train.stats.cache_path).glob("kernels.train-*.nbi")):
+        logging.getLogger("lrcontrol").warning("compiling training steps: some ten seconds, once on this machine")
 
 
 class Threads:
@@ -121,7 +155,8 @@ class CompiledSteps:
         from lrcontrol.envs import kernels
 
         assert isinstance(optimizer, SGD | AdamW)
-        self._train, self._optimizer, self._minibatches = kernels.train, optimizer, minibatches
+        self._optimizer, self._minibatches = optimizer, minibatches
+        _say_that_it_takes_long()
         if isinstance(optimizer, AdamW):
             self._kind = kernels.ADAMW
         else:
@@ -134,7 +169,7 @@ class CompiledSteps:
             features, wide = layout.shapes[layer.weight]
             rows.append((begins[layer.weight], begins[layer.bias], wide, features, codes[layer.activation]))
         self._plan = np.array(rows, dtype=np.int64)
-        self._params, (count, self._batch) = params.numpy(), (len(params), minibatches.batch_size)
+        self._params, count, self._batch = params, len(params), minibatches.batch_size
         self._losses, self._sums = np.empty(count), np.empty((count, len(MEASURES)))
         self._settings, self._rates = np.zeros((count, 8), np.float32), np.zeros(count, np.float32)
         self._inputs = minibatches.inputs.contiguous().numpy()
@@ -170,7 +205,8 @@ class CompiledSteps:
         optimizer, rows = self._optimizer, len(self._params)
         begins, whole = following == 0, slice(0, rows)
         if lr is not None:
-            self._rates[:] = lr
+            with np.errstate(over="ignore"):
+                self._rates[:] = lr
             optimizer.commit(whole, step, momentum)
         self._settings[:, 0], self._settings[:, 1] = momentum, 1.0 - np.asarray(momentum)
         if isinstance(optimizer, AdamW):
@@ -188,7 +224,7 @@ class CompiledSteps:
             self._kind if proposes else kernels.PLAIN,
             begins,
             isinstance(momentum, float),
-            self._params,
+            self._params.numpy(),  # anew at each step: a copy of an engine has other memory
             optimizer.gradient(following).numpy(),
             memory.numpy(),
             squares.numpy(),
@@ -214,16 +250,21 @@ class CompiledSteps:
         edges, parts = [rows * part // count for part in range(count + 1)], SimpleQueue[tuple[int, int]]()
         for part in itertools.pairwise(edges):
             parts.put(part)
-        helpers = range(1, min(threads, count))
-        waiting = [_pool(threads, os.getpid()).submit(self._take, given, parts, number) for number in helpers]
+        waiting: list[Future[None]] = []
         try:
+            with suppress(RuntimeError):  # while Python ends, threads do not begin any more: this one does it all
+                for number in range(1, min(threads, count)):
+                    waiting.append(_pool(threads, os.getpid()).submit(self._take, given, parts, number))
             self._take(given, parts, 0)
         finally:
-            for other in waiting:
-                other.result()
+            wait(waiting)
+        for other in waiting:
+            other.result()
 
     def _take(self, given: tuple[Any, ...], parts: SimpleQueue[tuple[int, int]], number: int) -> None:
         """Take parts until none is left, in the memory of the thread of this number."""
+        from lrcontrol.envs import kernels
+
         if number not in self._memory:
             width, outputs = self._inputs.shape[1], self._values.shape[1]
             self._memory[number] = (
@@ -237,4 +278,11 @@ class CompiledSteps:
                 first, last = parts.get_nowait()
             except Empty:
                 return
-            self._train(*given, *self._memory[number], self._losses, self._sums, first, last)
+            try:
+                kernels.train(*given, *self._memory[number], self._losses, self._sums, first, last)
+            except (OSError, EOFError, UnpicklingError) as error:  # before it has begun
+                folder = kernels.train.stats.cache_path
+                raise InputError(
+                    f"numba cannot use its cache in {folder}: {error}. Delete that folder, set NUMBA_CACHE_DIR to "
+                    f"another, or {VARIABLE}=0"
+                ) from error

@@ -41,6 +41,10 @@ def pick_device(name: str) -> torch.device:
 _PROPOSING = {"grad_dot_update", "update_sq"}
 
 
+def _kept(momentum: Momentum) -> Momentum:
+    return momentum if isinstance(momentum, float) else momentum.copy()
+
+
 class Engine:
     """R replicas of a task; row = stream · K + k, the K rows of a stream seeing the same minibatches.
 
@@ -114,7 +118,7 @@ class Engine:
         self._graphs = Graphs(self.device) if can_replay else None
         self.optimizer = make_optimizer(optimizer, uses_momentum, weight_decay, smoothing, self.layout, self._params)
         self._compiler: CompiledSteps | None = None
-        if layers and is_wanted(compiled) and can_compile(self._params, self.optimizer):
+        if layers and can_compile(self._params, self.optimizer) and is_wanted(compiled):
             self._compiler = CompiledSteps(layers, self.layout, self._params, self.optimizer, self.minibatches, task)
         self.compiled = self._compiler is not None
         into = (self.optimizer.gradient(0), self.optimizer.gradient(1))
@@ -136,12 +140,12 @@ class Engine:
         """The present minibatches of all streams: inputs (S, B, …) and targets (S, B, …)."""
         return self.minibatches.all()
 
-    def reset(self, seeds: Sequence[RunSeeds], momentum: Momentum = 0.0) -> None:
+    def reset(self, seeds: Sequence[RunSeeds], momentum: Momentum | None = None) -> None:
         """Start all replicas anew; a stream takes its data order from the first of its rows.
 
         Args:
             seeds: one for each row.
-            momentum: of the first update, where it is to be measured.
+            momentum: of the first update; 0 where it is not known and the update is to be measured.
 
         Raises:
             InputError: a first loss is not finite, so there is nothing to train.
@@ -157,7 +161,8 @@ class Engine:
         self.step_count = 0
         self.alive = np.ones(self.rows, dtype=bool)
         self._proposed: Momentum | None = None
-        self._advance(None, momentum, measure=True)
+        self._knows_first = momentum is not None
+        self._advance(None, 0.0 if momentum is None else momentum, measure=True)
         if not self.alive.all():
             raise InputError(
                 f"task {self.task.name!r}: the loss before the first step is not finite "
@@ -195,7 +200,7 @@ class Engine:
             table = self._graphs.run((step % 2, momentum, is_fresh, all_alive, measure), work)
         else:
             table = work()
-        self._proposed = momentum if _PROPOSING & set(wanted) else None
+        self._proposed = _kept(momentum) if _PROPOSING & set(wanted) else None
         found = table.cpu().numpy()
         self._take_in(following, found[0], dict(zip(wanted, found[1:], strict=True)))
 
@@ -205,9 +210,9 @@ class Engine:
             following = step + 1
             self.propose(momentum)
             self.minibatches.advance()
-        proposes = lr is not None or bool(_PROPOSING & set(self._wanted))
+        proposes = following > step or self._knows_first or bool(_PROPOSING & set(self._wanted))
         found = compiled.step(step, following, momentum, lr, self.alive, proposes)
-        self._proposed = momentum if proposes else None
+        self._proposed = _kept(momentum) if proposes else None
         self._take_in(following, found[0], {name: found[1 + MEASURES.index(name)] for name in self._wanted if measure})
 
     def _take_in(self, step: int, losses: Array, measures: dict[str, Array]) -> None:
@@ -264,8 +269,7 @@ class Engine:
         into[:, rows] = table
 
     def _has_proposed(self, momentum: Momentum) -> bool:
-        before = self._proposed
-        return before is not None and (before is momentum or np.array_equal(before, momentum))
+        return self._proposed is not None and np.array_equal(self._proposed, momentum)
 
     def propose(self, momentum: Momentum) -> Tensor:
         """Return u_t (R, P) for the momentum of the step to come, as in ``step``."""
@@ -273,7 +277,7 @@ class Engine:
             for block in self._blocks:
                 for rows in block.parts:
                     self.optimizer.propose(rows, self.step_count, self._params, momentum)
-            self._proposed = momentum
+            self._proposed = _kept(momentum)
         return self.optimizer.update(self.step_count)[:, : self.layout.total]
 
     def copy(self, sources: NDArray[np.int64]) -> None:
@@ -300,11 +304,12 @@ class Engine:
         The first two go along the raw gradient or along the update for ``momentum``; the third, where an ``other``
         momentum (R,) is given, with lr along the update of that. Each costs a forward pass.
         """
-        if self.compiled and other is not None:
-            self._proposed = None  # both momenta are to be tried to the same rounding
+        step, kept = self.step_count, None
+        if self.compiled and other is not None and self._has_proposed(momentum):
+            kept = self.optimizer.update(step).clone()
+            self._proposed = None  # both momenta are to be tried to the same rounding, by torch
         if not along_gradient:
             self.propose(momentum)
-        step = self.step_count
         direction = self.optimizer.gradient(step) if along_gradient else self.optimizer.update(step)
         rates = [column(trial, self._params) for trial in (lr, factor * lr, lr)[: 2 if other is None else 3]]
         losses = torch.empty(self.rows, len(rates), dtype=torch.float64, device=self.device)
@@ -323,6 +328,9 @@ class Engine:
                     self.optimizer.propose(rows, step, self._params, momentum)
             x, y = self.minibatches.batch(block.streams)
             losses[here] = self.model.losses(trials.flatten(0, 1), x, y).double().view(count, -1)
+        if kept is not None:
+            self.optimizer.update(step).copy_(kept)
+            self._proposed = _kept(momentum)
         return losses.cpu().numpy()
 
     def evaluate(self, data: Data) -> tuple[Array, Array]:

@@ -8,6 +8,7 @@ Products go by tiles of four rows, whose sums the compiler keeps in vector regis
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,12 @@ NONE, TANH, RELU, ELU = 0, 1, 2, 3  # activations
 PLAIN, HEAVY_BALL, ADAMW = 0, 1, 2  # optimizers: SGD, SGD with a momentum buffer, AdamW
 
 
-def _compiled(function: Any) -> Any:
+def _compiled(function: Any, sums: str = "reassoc") -> Any:
     """Compile a function when it is first called; kept on disk, where numba finds a folder that it may write to.
 
     Sums in any order, as vectors need, but numbers that are not finite stay what they are.
     """
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz"}}
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {sums, "contract", "nsz"}}
     try:
         return njit(cache=True, **options)(function)
     except RuntimeError:
@@ -32,14 +33,13 @@ def _compiled(function: Any) -> Any:
 _F = np.float32
 _ONE, _TWO, _HALF = _F(1.0), _F(2.0), _F(0.5)
 _PER_LN2 = _F(1.0 / np.log(2.0))
-_LN2_HIGH = _F(
-    0.693359375
-)  # ln 2 in two parts (Cody and Waite 1980), the first with so few digits that n times it is exact
+# ln 2 in two parts (Cody and Waite 1980), the first with so few digits that n times it is exact.
+_LN2_HIGH = _F(0.693359375)
 _LN2_LOW = _F(np.log(2.0) - 0.693359375)
 _C2, _C3, _C4, _C5, _C6, _C7 = (_F(1.0 / factorial) for factorial in (2, 6, 24, 120, 720, 5040))
 
 
-@_compiled
+@partial(_compiled, sums="nsz")  # in the order that is written, which rounding needs
 def _power(t):
     """Return 2^n and e^r − 1 for t = n ln 2 + r with |r| ≤ ln 2 / 2, by Taylor's series to r^7."""
     n = np.floor(t * _PER_LN2 + _HALF)

@@ -46,11 +46,11 @@ class PlainLayer:
 
 
 def plain_layers(module: nn.Module, task: Task) -> list[PlainLayer] | None:
-    """Return the layers if this file can run ``module`` on ``task``, else None: the general path is for those.
+    """Return the layers if it is a perceptron that ``StackedMLP`` can run on ``task``, else None, for the general path.
 
     It can where the module is a plain ``nn.Sequential`` of Linear layers with tanh, ReLU or ELU between, none of them
     used twice, reparametrised or hooked, trained with ``F.cross_entropy`` on class numbers, or with ``F.mse_loss``, on
-    flat inputs of torch's default type.
+    flat inputs of torch's default type (and targets, where they are values).
     """
     inputs, targets = task.train
     if type(module) is not nn.Sequential or inputs.ndim != 2 or inputs.dtype != torch.get_default_dtype():
@@ -70,7 +70,7 @@ def plain_layers(module: nn.Module, task: Task) -> list[PlainLayer] | None:
             return None
     if not layers or layers[-1].activation is not None:
         return None
-    if task.loss is F.mse_loss and targets.shape != (len(inputs), width):
+    if task.loss is F.mse_loss and (targets.shape != (len(inputs), width) or targets.dtype != inputs.dtype):
         return None
     names = [name for layer in layers for name in (layer.weight, layer.bias)]
     return layers if sorted(names) == sorted(name for name, _ in module.named_parameters()) else None

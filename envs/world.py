@@ -116,6 +116,11 @@ class World:
         return np.array([log_uniform(np.random.default_rng(seed.exploration), *limits) for seed in seeds])
 
     @property
+    def is_compiled(self) -> bool:
+        """Whether all that a step takes is compiled, and torch has nothing to do: probes are torch's."""
+        return self.engine.compiled and not self._probes
+
+    @property
     def step_count(self) -> int:
         """Training steps taken since the reset."""
         return self.engine.step_count

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from lrcontrol.agents import Agent
+from lrcontrol.envs.compiled import is_wanted, telling
 from lrcontrol.envs.registry import make_task
 from lrcontrol.envs.settings import Settings
 from lrcontrol.envs.task import Task
@@ -45,7 +46,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Job:
-    """A cell and all that is needed to run it, on this machine or another, torch's default type included."""
+    """A cell and all that is needed to run it, on this machine or another.
+
+    That includes torch's default type, and whether training steps are compiled.
+    """
 
     cell: Cell
     task: str | Task
@@ -55,6 +59,7 @@ class Job:
     device: str
     traces: bool = True
     dtype: torch.dtype = field(default_factory=torch.get_default_dtype)
+    compiled: bool = field(default_factory=is_wanted)
 
     def pack(self) -> bytes:
         """Return it as bytes, functions that are defined in a script or a notebook included."""
@@ -126,7 +131,8 @@ def run_job(job: Job, progress: Progress | None = None) -> Finished:
     torch.set_num_threads(1)
     torch.set_default_dtype(job.dtype)
     try:
-        content = _run(job, progress).to_bytes()
+        with telling(job.compiled):
+            content = _run(job, progress).to_bytes()
     except Exception as problem:  # whatever it is, the other cells go on
         error = f"{type(problem).__name__}: {problem}"
     finally:

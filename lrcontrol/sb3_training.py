@@ -59,13 +59,14 @@ def learn(
     watch = _Watch(plan, folder, done, timesteps, every, report)
     callbacks: list[BaseCallback] = [RolloutThreads(), watch]  # validation, when a rollout has ended, with all threads
     try:
-        model.learn((timesteps - done.timesteps) * overcount, callback=callbacks, reset_num_timesteps=False)
+        try:
+            model.learn((timesteps - done.timesteps) * overcount, callback=callbacks, reset_num_timesteps=False)
+        finally:
+            Threads.give_back()
     except KeyboardInterrupt:
         if hasattr(watch, "model"):  # which it is given once the environments have begun
             watch.checkpoint()
         raise
-    finally:
-        Threads.give_back()
     watch.checkpoint()
 
 
@@ -152,7 +153,7 @@ class RolloutThreads(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         env = self.training_env.unwrapped
-        if isinstance(env, SB3VecEnv) and all(world.engine.compiled for part in env.envs for world in part.worlds):
+        if isinstance(env, SB3VecEnv) and all(world.is_compiled for part in env.envs for world in part.worlds):
             Threads.set_apart()
 
     def _on_rollout_end(self) -> None:

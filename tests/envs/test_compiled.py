@@ -1,5 +1,6 @@
 """Compiled training steps: their functions against numpy in double precision, and they against the other ones."""
 
+import copy
 import importlib
 import itertools
 import os
@@ -124,17 +125,66 @@ def test_steps_and_measures_are_those_of_torch(problem, optimizer, moves):
                 engine.step(rates, momentum, measure=step % 3 != 1)
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_a_probe_between_steps_changes_nothing(optimizer):
-    calm, probed = engines(PROBLEMS["tanh"], optimizer, ways=(True, True))
-    (plain,) = engines(PROBLEMS["tanh"], optimizer, ways=(False,))
-    momentum = OPTIMIZERS[optimizer][1]
-    for _ in range(4):
-        found, expected = (engine.probe(np.full(ROWS, 1e-2), 2.0, momentum) for engine in (probed, plain))
+@pytest.mark.parametrize("moves", [False, True], ids=["one-momentum", "moving-momentum"])
+@pytest.mark.parametrize("optimizer", ["sgd-momentum", "adamw"])
+def test_a_probe_between_steps_changes_nothing(optimizer, moves):
+    calm, probed = engines(PROBLEMS["tanh"], optimizer, ways=(True, True), moves=moves)
+    (plain,) = engines(PROBLEMS["tanh"], optimizer, ways=(False,), moves=moves)
+    momentum, other = OPTIMIZERS[optimizer][1], np.full(ROWS, 0.8) if moves else None
+    for step in range(4):
+        if moves:
+            momentum = np.linspace(0.5, 0.9, ROWS) + 0.01 * (step // 2)
+        found, expected = (engine.probe(np.full(ROWS, 1e-2), 2.0, momentum, False, other) for engine in (probed, plain))
         np.testing.assert_allclose(found, expected, rtol=1e-5)
+        calm.propose(momentum)
         for engine in (calm, probed, plain):
             engine.step(np.full(ROWS, 1e-2), momentum)
-    assert torch.equal(calm.params, probed.params)
+        assert torch.equal(calm.params, probed.params)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_what_is_measured_changes_nothing(optimizer):
+    name, momentum, decay = OPTIMIZERS[optimizer]
+    found = []
+    for measures in ((), ("grad_sq",), MEASURES):
+        engine = Engine(
+            *(PROBLEMS["tanh"], name, ROWS),
+            uses_momentum=momentum > 0.0,
+            weight_decay=decay,
+            measures=measures,
+            compiled=True,
+        )
+        engine.reset([run_seeds(row) for row in range(ROWS)], momentum)
+        for step in range(5):
+            engine.step(np.full(ROWS, 1e-2), momentum, measure=step % 2 == 0)
+        found.append(engine.params.clone())
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+
+
+def test_momenta_that_are_written_over_are_seen():
+    """And one number that becomes another, which AdamW has taken in already, is refused."""
+    fresh, same = engines(PROBLEMS["tanh"], "adamw", ways=(True, True), moves=True)
+    kept = np.zeros(ROWS)
+    for momentum in np.random.default_rng(0).uniform(0.5, 0.95, (5, ROWS)):
+        kept[:] = momentum
+        fresh.step(np.full(ROWS, 1e-2), momentum)
+        same.step(np.full(ROWS, 1e-2), kept)
+    assert torch.equal(fresh.params, same.params)
+    (engine,) = engines(PROBLEMS["tanh"], "adamw", ways=(True,))
+    with pytest.raises(InputError, match="proposed with another momentum"):
+        engine.step(np.full(ROWS, 1e-2), 0.8)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_copy_trains_its_own_parameters(optimizer):
+    (engine,) = engines(PROBLEMS["tanh"], optimizer, ways=(True,))
+    twin, before = copy.deepcopy(engine), engine.params.clone()
+    twin.step(np.full(ROWS, 1e-2), OPTIMIZERS[optimizer][1])
+    assert torch.equal(engine.params, before)
+    engine.step(np.full(ROWS, 1e-2), OPTIMIZERS[optimizer][1])
+    assert torch.equal(engine.params, twin.params)
+    assert not torch.equal(engine.params, before)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -186,6 +236,10 @@ def test_what_the_compiled_code_is_not_made_for_is_left_to_torch():
     assert Engine(PROBLEMS["tanh"], "sgd", 1, compiled=True).compiled
     general = Task(name="general", model=normed, train=(x, y), batch_size=32, steps=10)
     assert not Engine(general, "sgd", 1, compiled=True).compiled
+    halves = Task(
+        name="halves", model=network(64, 1), train=(x, x[:, :1].half()), batch_size=32, steps=10, loss=F.mse_loss
+    )
+    assert not Engine(halves, "sgd", 1, compiled=True).compiled
     smoothed = make_task("digits-mlp")
     assert not Engine(smoothed, "sgd", 1, smoothing=Smoothing(0.1), compiled=True).compiled
     before = torch.get_default_dtype()
@@ -211,8 +265,10 @@ def test_without_numba_torch_takes_the_steps_unless_compiled_ones_are_asked_for(
     monkeypatch.setattr(compiled, "_failure", lambda: "it is not installed")
     assert not Engine(PROBLEMS["tanh"], "sgd", 1).compiled
     monkeypatch.setenv("LRCONTROL_COMPILED", "1")
-    with pytest.raises(InputError, match=r"it is not installed.*pip install 'lrcontrol\[fast\]'"):
+    with pytest.raises(InputError, match=r"it is not installed.*pip install 'lrcontrol\[fast\]', or set LRCONTROL_COM"):
         Engine(PROBLEMS["tanh"], "sgd", 1)
+    with compiled.telling(False):
+        assert not Engine(PROBLEMS["tanh"], "sgd", 1).compiled
 
 
 def test_a_numba_that_does_not_fit_is_said_and_left(monkeypatch):
@@ -225,6 +281,9 @@ def test_a_numba_that_does_not_fit_is_said_and_left(monkeypatch):
     try:
         with pytest.warns(UserWarning, match="not compiled: Numba needs NumPy"):
             assert not compiled.is_wanted()
+        compiled._failure.cache_clear()
+        monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
+        assert compiled._failure() == "NUMBA_DISABLE_JIT is set"
     finally:
         compiled._failure.cache_clear()
 
@@ -245,6 +304,40 @@ if child:
     raise SystemExit(os.waitpid(child, 0)[1])
 os._exit(0)
 """
+
+
+def test_a_cache_that_cannot_be_used_is_named(monkeypatch):
+    class Broken:
+        stats = kernels.train.stats
+
+        def __call__(self, *arguments):
+            raise OSError("No space left on device")
+
+    monkeypatch.setattr(kernels, "train", Broken())
+    with pytest.raises(InputError, match=r"cannot use its cache in .*: No space left on device.*NUMBA_CACHE_DIR"):
+        next(engines(PROBLEMS["tanh"], "sgd", ways=(True,)))
+
+
+ENDING = """
+import threading, time, numpy as np, torch
+from lrcontrol.envs import Engine, compiled, make_task
+from lrcontrol.envs.seeding import run_seeds
+torch.set_num_threads(2)
+compiled.WORTH = 1
+engine = Engine(make_task("digits-mlp"), "sgd", 8, compiled=True)
+engine.reset([run_seeds(row) for row in range(8)])
+def work():
+    for _ in range(20):
+        time.sleep(0.02)
+        engine.step(np.full(8, 0.1), 0.0)
+    print("done")
+threading.Thread(target=work).start()
+"""
+
+
+def test_a_training_in_a_thread_goes_on_while_python_ends():
+    done = subprocess.run([sys.executable, "-c", ENDING], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "done\n", done.stderr
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")

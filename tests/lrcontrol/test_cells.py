@@ -306,6 +306,20 @@ def test_workers_keep_numbers_in_torchs_default_type():
     assert loss != loss.astype(np.float32)
 
 
+def test_a_worker_compiles_training_steps_or_not_as_whoever_sent_the_job(monkeypatch):
+    pytest.importorskip("numba", reason="numba is not installed")
+    cell, rest, found = Cell("digits-mlp", "sgd", "constant", (0.1,), 0, 1), _rest(), {}
+    for there in "01":
+        monkeypatch.setenv("LRCONTROL_COMPILED", there)
+        job = Job(cell, "digits-mlp", *rest).pack()
+        for here in "01":
+            monkeypatch.setenv("LRCONTROL_COMPILED", here)
+            found[there, here] = run_packed(job).content
+    assert found["0", "0"] == found["0", "1"]
+    assert found["1", "0"] == found["1", "1"]
+    assert found["0", "0"] != found["1", "1"]  # to the last bit
+
+
 def test_a_folder_that_only_looks_like_a_study_is_never_replaced(tmp_path):
     (tmp_path / "manifest.json").write_text('{"name": "web app"}')
     (tmp_path / "thesis.txt").write_text("years")

@@ -326,7 +326,6 @@ def test_environments_share_their_minibatches_where_asked():
             plan(streams, groups)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 @pytest.mark.parametrize("way", ["compiled", "torch"])
 def test_compiled_steps_have_the_cores_while_a_rollout_is_collected_and_torch_has_them_otherwise(way, monkeypatch):
     if way == "compiled":
@@ -353,6 +352,7 @@ def test_compiled_steps_have_the_cores_while_a_rollout_is_collected_and_torch_ha
         torch.set_num_threads(before)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_device_that_is_not_there_is_refused_before_anything_is_written(tmp_path):
     for device, complaint in (("cuda", "finds no CUDA device"), ("tpu", "unknown device 'tpu'")):
         with pytest.raises(InputError, match=complaint):
