@@ -42,7 +42,7 @@ _PROPOSING = {"grad_dot_update", "update_sq"}
 
 
 def _kept(momentum: Momentum) -> Momentum:
-    return momentum if isinstance(momentum, float) else momentum.copy()
+    return momentum.copy() if isinstance(momentum, np.ndarray) else momentum
 
 
 class Engine:
@@ -50,9 +50,9 @@ class Engine:
 
     A step passes over the replicas in blocks that stay in a cache: parameters moved, minibatch gathered, loss and
     gradient, measures, next update. Where numba is there, perceptrons take their steps one after the other in compiled
-    code instead. On a GPU the blocks are as large as memory allows, and all that a step launches is
-    a CUDA graph, where data are shuffled and the momentum stays. Numbers are of torch's default type, which has to be
-    the model's: float32, unless ``torch.set_default_dtype`` was told otherwise.
+    code instead. On a GPU the blocks are as large as memory allows, and all that a step launches is a CUDA graph, where
+    data are shuffled and the momentum stays. Numbers are of torch's default type, which has to be the model's: float32,
+    unless ``torch.set_default_dtype`` was told otherwise.
 
     Args:
         task: what is trained.
@@ -208,6 +208,10 @@ class Engine:
         step = following = self.step_count
         if lr is not None:
             following = step + 1
+            if isinstance(self._proposed, float) and not self._has_proposed(momentum):
+                raise InputError(
+                    f"momentum {momentum} after {self._proposed}: one that changes has to be an array (R,)"
+                )
             self.propose(momentum)
             self.minibatches.advance()
         proposes = following > step or self._knows_first or bool(_PROPOSING & set(self._wanted))

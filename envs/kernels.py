@@ -18,19 +18,22 @@ NONE, TANH, RELU, ELU = 0, 1, 2, 3  # activations
 PLAIN, HEAVY_BALL, ADAMW = 0, 1, 2  # optimizers: SGD, SGD with a momentum buffer, AdamW
 
 
-def _compiled(function: Any, sums: str = "reassoc") -> Any:
+def _compiled(function: Any, sums: str = "reassoc", inline: bool = True) -> Any:
     """Compile a function when it is first called; kept on disk, where numba finds a folder that it may write to.
 
-    Sums in any order, as vectors need, but numbers that are not finite stay what they are.
+    Sums in any order, as vectors need, but numbers that are not finite stay what they are. What is called is put where
+    it is called: as a function of its own it would stand there twice, and which of the two, not optimized alike, is
+    taken depends on whether code was compiled or came from disk.
     """
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {sums, "contract", "nsz"}}
     try:
-        return njit(cache=True, **options)(function)
+        return njit(cache=True, forceinline=inline, **options)(function)
     except RuntimeError:
-        return njit(**options)(function)
+        return njit(forceinline=inline, **options)(function)
 
 
 _F = np.float32
+_LN2, _LARGEST = np.log(2.0), np.finfo(np.float64).max
 _ONE, _TWO, _HALF = _F(1.0), _F(2.0), _F(0.5)
 _PER_LN2 = _F(1.0 / np.log(2.0))
 # ln 2 in two parts (Cody and Waite 1980), the first with so few digits that n times it is exact.
@@ -46,6 +49,25 @@ def _power(t):
     r = (t - n * _LN2_HIGH) - n * _LN2_LOW
     series = r * (_ONE + r * (_C2 + r * (_C3 + r * (_C4 + r * (_C5 + r * (_C6 + r * _C7))))))
     return np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32), series
+
+
+@partial(_compiled, sums="nsz")
+def logarithm(x):
+    """Return ln x of a float64, at least 1, by the series of atanh; what is no finite number comes back.
+
+    Not the C library's, so that it is the same on every machine.
+    """
+    bits = np.float64(x).view(np.int64)
+    exponent = (bits >> 52) - 1023
+    mantissa = np.int64((bits & 0xFFFFFFFFFFFFF) | 0x3FF0000000000000).view(np.float64)
+    if mantissa > 1.4142135623730951:
+        mantissa *= 0.5
+        exponent += 1
+    s = (mantissa - 1.0) / (mantissa + 1.0)
+    square, series = s * s, 0.0
+    for k in range(21, 0, -2):
+        series = series * square + 1.0 / k
+    return x if x != x or x > _LARGEST else np.float64(exponent) * _LN2 + 2.0 * s * series
 
 
 @_compiled
@@ -244,7 +266,7 @@ def _propose(kind, begins, keeps, p, g, m, v, u, settings, sums):
     sums[5] += gu
 
 
-@_compiled
+@partial(_compiled, sums="nsz")
 def _cross_entropy(z, labels, high, total):
     """Return the mean loss of logits z (O, B), and write its gradient over them."""
     batch = z.shape[1]
@@ -266,7 +288,7 @@ def _cross_entropy(z, labels, high, total):
         for b in range(batch):
             total[b] += line[b]
     for b in range(batch):
-        loss += np.log(np.float64(total[b]))
+        loss += logarithm(np.float64(total[b]))
         total[b] = _ONE / (_F(batch) * total[b])
     for row in range(z.shape[0]):
         line = z[row]
@@ -277,7 +299,7 @@ def _cross_entropy(z, labels, high, total):
     return loss / batch
 
 
-@_compiled
+@partial(_compiled, sums="nsz")
 def _squared_error(z, values):
     """Return the mean squared error of z (O, B) against values (B, O), and write its gradient over them."""
     total, count = 0.0, z.shape[0] * z.shape[1]
@@ -360,7 +382,7 @@ def _train(plan, moves, rate, kind, begins, keeps, p, g, m, v, update, u, settin
     return loss
 
 
-@_compiled
+@partial(_compiled, inline=False)
 def train(
     plan,
     moving,

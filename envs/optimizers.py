@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lrcontrol.envs.blocks import take
-from lrcontrol.envs.errors import InputError
 from lrcontrol.envs.layout import Layout
 from lrcontrol.envs.task import Smoothing
 
@@ -151,9 +150,6 @@ class AdamW:
         """See BaseOptimizer."""
         g, m, v, u = (take(part, rows) for part in (self._gradient, self.means, self.squares, self._update))
         if isinstance(momentum, float):
-            if self._squared[rows.start] == step:
-                raise InputError(f"step {step} was proposed with another momentum: one that changes has to be an array")
-            self._squared[rows.start] = step
             self._fused(g, m, v, u, step, momentum)
         else:
             if self._squared[rows.start] < step:

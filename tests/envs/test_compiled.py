@@ -43,6 +43,39 @@ def test_exponentials_and_activations_are_those_of_numpy_in_double_precision():
     np.testing.assert_allclose(shifted, np.tanh(0.75), rtol=4e-7)
 
 
+def test_logarithms_are_those_of_numpy_and_of_what_is_no_number_itself():
+    for x in [1.0, 1.0 + 1e-15, 1.3, 1.5, 2.0, 2.718281828, 9.99, 1e10, 1e300, np.inf]:
+        np.testing.assert_allclose(kernels.logarithm(x), np.log(x), rtol=3e-16)
+    assert np.isnan(kernels.logarithm(np.nan))
+
+
+HASHED = """
+import hashlib, numpy as np
+from lrcontrol.envs import Engine, make_task
+from lrcontrol.envs.reductions import MEASURES
+from lrcontrol.envs.seeding import run_seeds
+engine = Engine(make_task("digits-mlp"), "adamw", 4, compiled=True, measures=MEASURES)
+engine.reset([run_seeds(row) for row in range(4)], 0.9)
+seen = hashlib.sha256()
+for _ in range(30):
+    engine.step(np.full(4, 1e-2), 0.9)
+    for array in (engine.params.numpy(), engine.losses, *engine.measures.values()):
+        seen.update(np.ascontiguousarray(array).tobytes())
+print(seen.hexdigest())
+"""
+
+
+def test_code_that_was_compiled_and_code_that_came_from_disk_give_the_same_bytes(tmp_path):
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    first, second = (
+        subprocess.run([sys.executable, "-c", HASHED], env=environment, capture_output=True, text=True, timeout=300)
+        for _ in range(2)
+    )
+    assert first.stdout == second.stdout != ""
+    assert "compiling training steps" in first.stderr
+    assert second.stderr == ""
+
+
 def test_what_is_no_number_stays_none():
     for kind in (kernels.NONE, kernels.TANH, kernels.RELU, kernels.ELU):
         values = np.array([np.nan, np.inf, -np.inf], dtype=np.float32)
@@ -172,7 +205,7 @@ def test_momenta_that_are_written_over_are_seen():
         same.step(np.full(ROWS, 1e-2), kept)
     assert torch.equal(fresh.params, same.params)
     (engine,) = engines(PROBLEMS["tanh"], "adamw", ways=(True,))
-    with pytest.raises(InputError, match="proposed with another momentum"):
+    with pytest.raises(InputError, match=r"momentum 0.8 after 0.9: one that changes has to be an array"):
         engine.step(np.full(ROWS, 1e-2), 0.8)
 
 

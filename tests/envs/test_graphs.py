@@ -25,6 +25,7 @@ def engine_of(device, task, name, streams=None, measures=MEASURES):
         smoothing=smoothing,
         measures=measures,
         device=torch.device(device),
+        compiled=False,
     )
 
 
