@@ -93,7 +93,7 @@ def _say_that_it_takes_long() -> None:
     from lrcontrol.envs import kernels
 
     if not any(Path(kernels.train.stats.cache_path).glob("kernels.train-*.nbi")):
-        logging.getLogger("lrcontrol").warning("compiling training steps: some ten seconds, once on this machine")
+        logging.getLogger("lrcontrol").warning("compiling training steps: some twenty seconds, once on this machine")
 
 
 class Threads:
