@@ -12,6 +12,7 @@ import lrcontrol
 from experiments.learned import stretch
 from lrcontrol.agents import make_agent
 from lrcontrol.agents.learned import FOLDERS
+from lrcontrol.envs.compiled import is_wanted
 from lrcontrol.envs.seeding import run_seeds
 
 AGENTS = {"learned": True, "learned:momentum=false": False}  # and whether they move the momentum
@@ -40,6 +41,7 @@ def test_in_runs_six_times_as_long_as_in_training_no_run_is_behind_the_best_cons
     assert learned.max() < 0.5 * constant.mean(axis=1).min()
 
 
+@pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize("interval", [3, 5])
 def test_decisions_that_are_few_throw_hardly_a_run_off_that_learns_by_heart(interval):
     """At each of these intervals two of these four runs ended at 0.01 to 0.8 while the term for them was not there.
@@ -50,7 +52,7 @@ def test_decisions_that_are_few_throw_hardly_a_run_off_that_learns_by_heart(inte
     seldom = replace(often, name="seldom", needs={**often.needs, "interval": interval})
     arguments = {"optimizer": "adamw", "momentum": 0.9, "runs": 4, "steps": 1000, "traces": False}
     losses = lrcontrol.evaluate("digits-mlp", [seldom], lr0=[1e-3], **arguments).by_start("seldom")
-    assert (losses < 5e-3).sum() >= 3
+    assert (losses < 5e-3).sum() >= (3 if is_wanted() and interval == 5 else 4)
 
 
 @pytest.mark.parametrize(("optimizer", "rates"), [("sgd", [0.3, 1.0, 3.0]), ("adamw", [1e-3, 3e-3, 1e-2])])

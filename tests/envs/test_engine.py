@@ -179,7 +179,10 @@ def test_probe_of_another_momentum_goes_along_its_update_and_leaves_the_step_as_
         engine.step(lr, betas)
         engine.step(lr, betas)
     assert torch.equal(probed.params, calm.params)
-    torch.testing.assert_close(plain.params, calm.params, rtol=1e-4, atol=1e-6)
+    if plain.compiled:  # where torch has proposed what compiled code had
+        torch.testing.assert_close(plain.params, calm.params, rtol=1e-4, atol=1e-6)
+    else:
+        assert torch.equal(plain.params, calm.params)
 
 
 @pytest.mark.parametrize("streams", [None, 1])
