@@ -35,7 +35,7 @@ from lrcontrol.envs.values import Array
 
 VARIABLE = "LRCONTROL_COMPILED"
 WORTH = 1_000_000  # parameters times examples that are worth handing to a thread: a tenth of a millisecond
-
+FEW = 1 << 17  # numbers of a minibatch up to which it stays in a core's own cache beside all else
 
 _told: ContextVar[bool | None] = ContextVar("told", default=None)
 
@@ -87,12 +87,12 @@ def _failure() -> str:
     return ""
 
 
-@lru_cache(maxsize=1)
-def _say_that_it_takes_long() -> None:
-    """Tell a user who would wait without knowing for what."""
+@lru_cache(maxsize=2)
+def _say_that_it_takes_long(name: str) -> None:
+    """Tell a user who would wait for a function of ``envs.kernels`` without knowing for what."""
     from lrcontrol.envs import kernels
 
-    if not any(Path(kernels.train.stats.cache_path).glob("kernels.train-*.nbi")):
+    if not any(Path(getattr(kernels, name).stats.cache_path).glob(f"kernels.{name}-*.nbi")):
         logging.getLogger("lrcontrol").warning("compiling training steps: some twenty seconds, once on this machine")
 
 
@@ -141,6 +141,10 @@ class CompiledSteps:
         optimizer: with its memory.
         minibatches: gives data and orders.
         task: whose loss is the cross-entropy or the mean squared error.
+
+    Attributes:
+        keeps_gradient: whether the gradient is kept at each step, where it is not the update itself; set it if needed.
+        has_gradient: whether that of the last step was.
     """
 
     def __init__(
@@ -156,7 +160,6 @@ class CompiledSteps:
 
         assert isinstance(optimizer, SGD | AdamW)
         self._optimizer, self._minibatches = optimizer, minibatches
-        _say_that_it_takes_long()
         if isinstance(optimizer, AdamW):
             self._kind = kernels.ADAMW
         else:
@@ -169,17 +172,23 @@ class CompiledSteps:
             features, wide = layout.shapes[layer.weight]
             rows.append((begins[layer.weight], begins[layer.bias], wide, features, codes[layer.activation]))
         self._plan = np.array(rows, dtype=np.int64)
+        width = int(self._plan[0, 2])
+        self._is_wide = width >= kernels.WIDE and width * minibatches.batch_size <= FEW
+        self._name = "train_wide" if self._is_wide else "train_narrow"
+        _say_that_it_takes_long(self._name)
+        self.keeps_gradient, self.has_gradient = False, True
         self._params, count, self._batch = params, len(params), minibatches.batch_size
         self._losses, self._sums = np.empty(count), np.empty((count, len(MEASURES)))
         self._settings, self._rates = np.zeros((count, 8), np.float32), np.zeros(count, np.float32)
         self._inputs = minibatches.inputs.contiguous().numpy()
         targets, classifies = minibatches.targets.contiguous().numpy(), task.loss is F.cross_entropy
         self._labels = targets if classifies else np.zeros(0, np.int64)
-        self._values = np.zeros((0, self._plan[-1, 3]), np.float32) if classifies else targets
-        self._memory: dict[int, tuple[NDArray[Any], ...]] = {}  # of each thread
+        self._values = np.zeros((0, int(self._plan[-1, 3])), np.float32) if classifies else targets
+        self._memory: dict[int, tuple[NDArray[Any] | None, ...]] = {}  # of each thread
         self._work = self._batch * layout.total
         widths = self._plan[:, 3]
         self._scratch = self._batch * int(widths.sum() + 2 * max(2, widths.max()))
+        self._part = max(kernels.AT_ONCE, 4 * int(self._plan[:, 2].max()), int(widths.max()))
 
     def step(
         self,
@@ -217,13 +226,17 @@ class CompiledSteps:
             self._settings[:, 6:] = optimizer.epsilon, optimizer.weight_decay
         else:
             memory = squares = optimizer.update(following + 1)  # the last one's, whose place the next one takes
+        kind = self._kind if proposes else kernels.PLAIN
+        # Momenta that change are proposed for anew, from the gradient.
+        self.has_gradient = self.keeps_gradient or kind == kernels.PLAIN or not isinstance(momentum, float)
         given = (
             self._plan,
             alive if lr is not None else np.zeros(rows, dtype=bool),
             self._rates,
-            self._kind if proposes else kernels.PLAIN,
+            kind,
             begins,
             isinstance(momentum, float),
+            self.has_gradient,
             self._params.numpy(),  # anew at each step: a copy of an engine has other memory
             optimizer.gradient(following).numpy(),
             memory.numpy(),
@@ -265,13 +278,18 @@ class CompiledSteps:
         """Take parts until none is left, in the memory of the thread of this number."""
         from lrcontrol.envs import kernels
 
+        train = getattr(kernels, self._name)
         if number not in self._memory:
             width, outputs = self._inputs.shape[1], self._values.shape[1]
             self._memory[number] = (
-                np.empty((self._batch, width), np.float32),
+                np.empty(self._batch * width, np.float32),
                 np.empty(min(self._batch, len(self._labels)), np.int64),
-                np.empty((self._batch, outputs), np.float32),
+                np.empty((min(self._batch, len(self._values)), outputs), np.float32),
                 np.empty(self._scratch, np.float32),
+                np.empty(self._part, np.float32),
+                np.empty(width, np.uint32) if self._is_wide else None,
+                np.empty(width // 4 + 1, np.uint32) if self._is_wide else None,
+                np.empty(4 * width, np.float32) if self._is_wide else None,
             )
         while True:
             try:
@@ -279,9 +297,9 @@ class CompiledSteps:
             except Empty:
                 return
             try:
-                kernels.train(*given, *self._memory[number], self._losses, self._sums, first, last)
+                train(*given, *self._memory[number], self._losses, self._sums, first, last)
             except (OSError, EOFError, UnpicklingError) as error:  # before it has begun
-                folder = kernels.train.stats.cache_path
+                folder = train.stats.cache_path
                 raise InputError(
                     f"numba cannot use its cache in {folder}: {error}. Delete that folder, set NUMBA_CACHE_DIR to "
                     f"another, or {VARIABLE}=0"

@@ -133,6 +133,7 @@ class Engine:
     @property
     def gradient(self) -> Tensor:
         """The gradient g_t of the present minibatch at θ_t, (R, P)."""
+        self._keep_gradient()
         return self.optimizer.gradient(self.step_count)[:, : self.layout.total]
 
     @property
@@ -278,11 +279,21 @@ class Engine:
     def propose(self, momentum: Momentum) -> Tensor:
         """Return u_t (R, P) for the momentum of the step to come, as in ``step``."""
         if not self._has_proposed(momentum):
+            self._keep_gradient()
             for block in self._blocks:
                 for rows in block.parts:
                     self.optimizer.propose(rows, self.step_count, self._params, momentum)
             self._proposed = _kept(momentum)
         return self.optimizer.update(self.step_count)[:, : self.layout.total]
+
+    def _keep_gradient(self) -> None:
+        """Work out the gradient if compiled steps have not kept it, and let them keep it from now on."""
+        if self._compiler is None or self._compiler.has_gradient:
+            return
+        self._compiler.keeps_gradient = self._compiler.has_gradient = True
+        gradients = self._gradient_views[self.step_count % 2]
+        for block, views, into in zip(self._blocks, self._views, gradients, strict=True):
+            self.model.loss_and_gradient(views, *self.minibatches.batch(block.streams), into)
 
     def copy(self, sources: NDArray[np.int64]) -> None:
         """Make every row a copy of the row that ``sources`` (R,) names for it, the optimizer's memory included.
@@ -312,6 +323,8 @@ class Engine:
         if self.compiled and other is not None and self._has_proposed(momentum):
             kept = self.optimizer.update(step).clone()
             self._proposed = None  # both momenta are to be tried to the same rounding, by torch
+        if along_gradient or other is not None:
+            self._keep_gradient()
         if not along_gradient:
             self.propose(momentum)
         direction = self.optimizer.gradient(step) if along_gradient else self.optimizer.update(step)

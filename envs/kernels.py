@@ -2,8 +2,9 @@
 
 What a replica's step works on, parameters, moments, gradient and activations, fits into a core's own cache, and all
 that is done to it is done while it is there. Data are (B, D), a row for each example, activations (features, B).
-Products go by tiles of four rows, whose sums the compiler keeps in vector registers. It needs numba, and
-``envs.compiled`` calls it.
+Products go by tiles of four rows, whose sums the compiler keeps in vector registers. Where rows of data are wide, what
+the next tile needs is asked for while one is worked on, and columns in which the minibatch has nothing but 0 are left
+out. It needs numba, and ``envs.compiled`` calls it.
 """
 
 from __future__ import annotations
@@ -12,10 +13,17 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+from numba.np.arrayobj import make_array
 
 NONE, TANH, RELU, ELU = 0, 1, 2, 3  # activations
 PLAIN, HEAVY_BALL, ADAMW = 0, 1, 2  # optimizers: SGD, SGD with a momentum buffer, AdamW
+AT_ONCE = 2048  # parameters whose gradient is worked out before their update is: it stays in the first-level cache
+LINE = 16  # numbers of a cache line
+WIDE = 256  # numbers of a row of data from which on it is worth asking for what is wanted soon
 
 
 def _compiled(function: Any, sums: str = "reassoc", inline: bool = True) -> Any:
@@ -30,6 +38,22 @@ def _compiled(function: Any, sums: str = "reassoc", inline: bool = True) -> Any:
         return njit(cache=True, forceinline=inline, **options)(function)
     except RuntimeError:
         return njit(forceinline=inline, **options)(function)
+
+
+@intrinsic
+def _ask(typing: Any, array: Any, at: Any) -> Any:
+    """Have the cache line of a number in an array brought to the second-level cache."""
+
+    def work(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = make_array(signature.args[0])(context, builder, value=arguments[0]).data
+        where = builder.bitcast(builder.gep(data, [arguments[1]]), cgutils.voidptr_t)
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, number, number, number])
+        prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(prefetch, [where, number(0), number(1), number(1)])  # to be read, to be kept a while, data
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), work
 
 
 _F = np.float32
@@ -124,13 +148,30 @@ def _dot(a, b):
 
 
 @_compiled
-def _dots(a, first, last, b, out):
-    """Write a[i] · b[j] to out[i, j] for rows i of a (M, K) from ``first`` to ``last``, and all of b (N, K)."""
+def _share(numbers, rows):
+    """Return how many numbers, whole cache lines, each tile of four rows is to ask for, so that all are asked for."""
+    return numbers // max(rows // 4, 1) // LINE * LINE + LINE
+
+
+@_compiled
+def _ask_for(soon, tile):
+    """Ask for the share of a tile in what is wanted soon: two arrays, where in them, and how many numbers a tile."""
+    first, second, begin, share = soon
+    for i in range(begin + tile * share, begin + (tile + 1) * share, LINE):
+        _ask(first, i)
+        _ask(second, i)
+
+
+@_compiled
+def _dots(a, b, out, soon):
+    """Write a[i] · b[j] to out[i, j] for up to four rows of a (M, K), and all of b (N, K); ``soon`` may be None."""
     tiled = b.shape[0] - b.shape[0] % 4
-    if last - first == 4:
-        a0, a1, a2, a3 = a[first], a[first + 1], a[first + 2], a[first + 3]
-        o0, o1, o2, o3 = out[first], out[first + 1], out[first + 2], out[first + 3]
+    if a.shape[0] == 4:
+        a0, a1, a2, a3 = a[0], a[1], a[2], a[3]
+        o0, o1, o2, o3 = out[0], out[1], out[2], out[3]
         for j in range(0, tiled, 4):
+            if soon is not None:
+                _ask_for(soon, j // 4)
             b0, b1, b2, b3 = b[j], b[j + 1], b[j + 2], b[j + 3]
             s00 = s01 = s02 = s03 = s10 = s11 = s12 = s13 = _F(0.0)
             s20 = s21 = s22 = s23 = s30 = s31 = s32 = s33 = _F(0.0)
@@ -159,28 +200,27 @@ def _dots(a, first, last, b, out):
             o3[j], o3[j + 1], o3[j + 2], o3[j + 3] = s30, s31, s32, s33
     else:
         tiled = 0
-    for i in range(first, last):
+    for i in range(a.shape[0]):
         for j in range(tiled, b.shape[0]):
             out[i, j] = _dot(a[i], b[j])
 
 
 @_compiled
-def _sums(factors, first, last, b, out):
-    """Write Σ_k factors[i, k] b[k] to out[i] for rows i from ``first`` to ``last``; b is (K, N)."""
+def _sums(factors, b, out, soon):
+    """Write Σ_k factors[i, k] b[k] to out[i] for up to four rows of factors (M, K), b (K, N); ``soon`` may be None."""
     count, tiled = b.shape[0], b.shape[0] - b.shape[0] % 4
-    if last - first == 4:
-        o0, o1, o2, o3 = out[first], out[first + 1], out[first + 2], out[first + 3]
+    if factors.shape[0] == 4:
+        o0, o1, o2, o3 = out[0], out[1], out[2], out[3]
         for n in range(o0.size):
             o0[n] = o1[n] = o2[n] = o3[n] = _F(0.0)
         for k in range(0, tiled, 4):
+            if soon is not None:
+                _ask_for(soon, k // 4)
             b0, b1, b2, b3 = b[k], b[k + 1], b[k + 2], b[k + 3]
-            c00, c01, c02, c03 = factors[first, k], factors[first, k + 1], factors[first, k + 2], factors[first, k + 3]
-            c10, c11 = factors[first + 1, k], factors[first + 1, k + 1]
-            c12, c13 = factors[first + 1, k + 2], factors[first + 1, k + 3]
-            c20, c21 = factors[first + 2, k], factors[first + 2, k + 1]
-            c22, c23 = factors[first + 2, k + 2], factors[first + 2, k + 3]
-            c30, c31 = factors[first + 3, k], factors[first + 3, k + 1]
-            c32, c33 = factors[first + 3, k + 2], factors[first + 3, k + 3]
+            c00, c01, c02, c03 = factors[0, k], factors[0, k + 1], factors[0, k + 2], factors[0, k + 3]
+            c10, c11, c12, c13 = factors[1, k], factors[1, k + 1], factors[1, k + 2], factors[1, k + 3]
+            c20, c21, c22, c23 = factors[2, k], factors[2, k + 1], factors[2, k + 2], factors[2, k + 3]
+            c30, c31, c32, c33 = factors[3, k], factors[3, k + 1], factors[3, k + 2], factors[3, k + 3]
             for n in range(o0.size):
                 p0, p1, p2, p3 = b0[n], b1[n], b2[n], b3[n]
                 o0[n] += c00 * p0 + c01 * p1 + c02 * p2 + c03 * p3
@@ -189,15 +229,83 @@ def _sums(factors, first, last, b, out):
                 o3[n] += c30 * p0 + c31 * p1 + c32 * p2 + c33 * p3
     else:
         tiled = 0
-        for i in range(first, last):
+        for i in range(factors.shape[0]):
             for n in range(b.shape[1]):
                 out[i, n] = _F(0.0)
     for k in range(tiled, count):
         row = b[k]
-        for i in range(first, last):
+        for i in range(factors.shape[0]):
             into, factor = out[i], factors[i, k]
             for n in range(row.size):
                 into[n] += factor * row[n]
+
+
+@_compiled
+def _ask_for_row(inputs, at):
+    """Ask for a row of the inputs."""
+    for d in range(0, inputs.shape[1], LINE):
+        _ask(inputs[at], d)
+
+
+@_compiled
+def _gather(inputs, index, x):
+    """Write the rows of the index to x."""
+    for b in range(index.size):
+        if inputs.shape[1] >= WIDE and b + 1 < index.size:
+            _ask_for_row(inputs, index[b + 1])
+        source, into = inputs[index[b]], x[b]
+        for d in range(into.size):
+            into[d] = source[d]
+
+
+@_compiled
+def _pack(row, blocks, into):
+    """Write the numbers of a row (D,) that stand in blocks of four, told by where they begin, one after the other."""
+    for k in range(blocks.size):
+        begin = blocks[k]
+        a, b, c, d = row[begin], row[begin + 1], row[begin + 2], row[begin + 3]
+        into[4 * k], into[4 * k + 1], into[4 * k + 2], into[4 * k + 3] = a, b, c, d
+
+
+@_compiled
+def _unpack(packed, blocks, into):
+    """Undo what ``_pack`` did, with 0 elsewhere."""
+    for d in range(into.size):
+        into[d] = _F(0.0)
+    for k in range(blocks.size):
+        begin = blocks[k]
+        a, b, c, d = packed[4 * k], packed[4 * k + 1], packed[4 * k + 2], packed[4 * k + 3]
+        into[begin], into[begin + 1], into[begin + 2], into[begin + 3] = a, b, c, d
+
+
+@_compiled
+def _find_blocks(inputs, index, seen, blocks):
+    """Write where the blocks of four columns begin that are not 0 in all rows of the index; return how many.
+
+    A few others fill them up to whole cache lines. 0 if all of the columns are to be used.
+    """
+    width = inputs.shape[1]
+    for d in range(width):
+        seen[d] = 0
+    for b in range(index.size):
+        if b + 1 < index.size:
+            _ask_for_row(inputs, index[b + 1])
+        bits = inputs[index[b]].view(np.uint32)
+        for d in range(width):
+            seen[d] |= bits[d]
+    count = 0
+    for begin in range(0, width - 3, 4):
+        blocks[count] = begin
+        count += 1 if (seen[begin] | seen[begin + 1] | seen[begin + 2] | seen[begin + 3]) else 0
+    missing = -count % (LINE // 4)
+    if width % 4 or 4 * (count + missing) > width * 7 // 8:
+        return 0
+    for begin in range(0, width, 4):
+        if missing and not (seen[begin] | seen[begin + 1] | seen[begin + 2] | seen[begin + 3]):
+            blocks[count] = begin
+            count += 1
+            missing -= 1
+    return count
 
 
 @_compiled
@@ -312,9 +420,31 @@ def _squared_error(z, values):
 
 
 @_compiled
-def _train(plan, moves, rate, kind, begins, keeps, p, g, m, v, update, u, settings, x, labels, values, scratch, sums):
+def _train(
+    plan,
+    moves,
+    rate,
+    kind,
+    begins,
+    keeps,
+    gathers,
+    p,
+    g,
+    m,
+    v,
+    update,
+    u,
+    settings,
+    x,
+    labels,
+    values,
+    scratch,
+    blocks,
+    tile,
+    sums,
+):
     """Step one replica, and return its loss on the minibatch; see ``train`` for the arguments."""
-    batch, layers = x.shape[0], plan.shape[0]
+    batch, layers, used = labels.size + values.shape[0], plan.shape[0], x.shape[1]
     outputs = 0
     for layer in range(layers):
         weight, bias, wide, features, activation = (
@@ -324,20 +454,28 @@ def _train(plan, moves, rate, kind, begins, keeps, p, g, m, v, update, u, settin
             plan[layer, 3],
             plan[layer, 4],
         )
-        matrix = p[weight : weight + wide * features].reshape(features, wide)
         below = scratch[outputs - wide * batch : outputs].reshape(wide, batch) if layer else scratch[:0].reshape(0, 0)
         here = scratch[outputs : outputs + features * batch].reshape(features, batch)
+        share = _share(4 * wide, batch)
         if moves:
             _move(p[bias : bias + features], update[bias : bias + features], rate)
         for first in range(0, features, 4):
             last = min(first + 4, features)
+            low, high = weight + first * wide, weight + last * wide
             if moves:
-                low, high = weight + first * wide, weight + last * wide
                 _move(p[low:high], update[low:high], rate)
-            if layer == 0:
-                _dots(matrix, first, last, x, here)
+            rows, into = p[low:high].reshape(last - first, wide), here[first:last]
+            if layer > 0:
+                _sums(rows, below, into, None)
+            elif blocks is None:
+                _dots(rows, x, into, None)
             else:
-                _sums(matrix, first, last, below, here)
+                if blocks.size:
+                    packed = tile[: (last - first) * used].reshape(last - first, used)
+                    for i in range(last - first):
+                        _pack(rows[i], blocks, packed[i])
+                    rows = packed
+                _dots(rows, x, into, (p, update, high, share))
             for i in range(first, last):
                 activate(activation, here[i], p[bias + i])
         outputs += features * batch
@@ -354,35 +492,44 @@ def _train(plan, moves, rate, kind, begins, keeps, p, g, m, v, update, u, settin
     for layer in range(layers - 1, -1, -1):
         weight, bias, wide, features = plan[layer, 0], plan[layer, 1], plan[layer, 2], plan[layer, 3]
         outputs -= features * batch
-        gradient = g[weight : weight + wide * features].reshape(features, wide)
         below = scratch[outputs - wide * batch : outputs].reshape(wide, batch) if layer else scratch[:0].reshape(0, 0)
-        for first in range(0, features, 4):
-            last = min(first + 4, features)
-            if layer == 0:
-                _sums(delta, first, last, x, gradient)
-            else:
-                _dots(delta, first, last, below, gradient)
-        for i in range(features):
-            g[bias + i] = _total(delta[i])
+        share, together = _share(4 * wide, batch), max(4, AT_ONCE // wide // 4 * 4)
+        for begin in range(0, features + together, together):
+            end = min(begin + together, features)
+            low, high = (bias, bias + features) if begin >= features else (weight + begin * wide, weight + end * wide)
+            gradient = g[low:high] if gathers else g[: high - low]
+            if begin >= features:
+                for i in range(features):
+                    gradient[i] = _total(delta[i])
+            for first in range(begin, end, 4):
+                last = min(first + 4, features)
+                factors = delta[first:last]
+                rows = gradient[(first - begin) * wide : (last - begin) * wide].reshape(last - first, wide)
+                if layer > 0:
+                    _dots(factors, below, rows, None)
+                elif blocks is None:
+                    _sums(factors, x, rows, None)
+                else:
+                    into = tile[: (last - first) * used].reshape(last - first, used) if blocks.size else rows
+                    _sums(factors, x, into, (m, v, weight + first * wide, share))
+                    if blocks.size:
+                        for i in range(last - first):
+                            _unpack(into[i], blocks, rows[i])
+            _propose(kind, begins, keeps, p[low:high], gradient, m[low:high], v[low:high], u[low:high], settings, sums)
         if layer:
             into = other if (layers - layer) % 2 else spare[:rest]
             upstream = into[: wide * batch].reshape(wide, batch)
             matrix = p[weight : weight + wide * features].reshape(features, wide).T
             for first in range(0, wide, 4):
                 last = min(first + 4, wide)
-                _sums(matrix, first, last, delta, upstream)
+                _sums(matrix[first:last], delta, upstream[first:last], None)
                 for i in range(first, last):
                     _deactivate(plan[layer - 1, 4], upstream[i], below[i])
             delta = upstream
-        for low in (weight, bias):
-            high = low + (wide * features if low == weight else features)
-            _propose(
-                kind, begins, keeps, p[low:high], g[low:high], m[low:high], v[low:high], u[low:high], settings, sums
-            )
     return loss
 
 
-@partial(_compiled, inline=False)
+@_compiled
 def train(
     plan,
     moving,
@@ -390,6 +537,7 @@ def train(
     kind,
     begins,
     keeps,
+    gathers,
     params,
     gradient,
     memory,
@@ -405,6 +553,10 @@ def train(
     y,
     target,
     scratch,
+    part,
+    seen,
+    blocks,
+    tile,
     losses,
     sums,
     first,
@@ -419,8 +571,9 @@ def train(
         kind: the optimizer.
         begins: see ``_propose``.
         keeps: see ``_propose``.
+        gathers: whether the gradient is kept; that of SGD without momentum, which is the update, has to be.
         params: (R, P).
-        gradient: (R, P), written.
+        gradient: (R, P), written if it is kept.
         memory: (R, P), written by AdamW.
         squares: (R, P), written by AdamW.
         update: u of the step that is taken, (R, P).
@@ -430,24 +583,33 @@ def train(
         inputs: (N, D).
         labels: (N,), none where the loss is a squared error.
         values: (N, O), none where it is a cross-entropy.
-        x: memory for a minibatch's inputs, (B, D).
+        x: memory for a minibatch's inputs, (B · D,).
         y: for its labels, (B,), none where the loss is a squared error.
-        target: for its values, (B, O).
+        target: for its values, (B, O), none where it is a cross-entropy.
         scratch: for activations: all of them, and twice the widest.
+        part: for the part of a gradient that is worked out at once, 4 D or ``AT_ONCE``.
+        seen: for which columns are used, (D,), where rows are wide; else None.
+        blocks: for these columns, (D // 4 + 1,), or None.
+        tile: for four rows of weights, (4 D,), or None.
         losses: (R,), written.
         sums: (R, 6), written.
         first: the first replica.
         last: the one after the last.
     """
     share, at = params.shape[0] // index.shape[0], -1
+    batch, used, count = index.shape[1], inputs.shape[1], 0
     for row in range(first, last):
         stream = row // share
         if stream != at:
             at = stream
-            for b in range(x.shape[0]):
-                source, into = inputs[index[stream, b]], x[b]
-                for d in range(into.size):
-                    into[d] = source[d]
+            if blocks is not None:
+                count = _find_blocks(inputs, index[stream], seen, blocks)
+                used = 4 * count if count else inputs.shape[1]
+                for b in range(batch if count else 0):
+                    _pack(inputs[index[stream, b]], blocks[:count], x[b * used : (b + 1) * used])
+            if count == 0:
+                _gather(inputs, index[stream], x.reshape(batch, used))
+            for b in range(batch):
                 if labels.size:
                     y[b] = labels[index[stream, b]]
                 else:
@@ -460,16 +622,31 @@ def train(
             kind,
             begins,
             keeps,
+            gathers,
             params[row],
-            gradient[row],
+            gradient[row] if gathers else part,
             memory[row],
             squares[row],
             update[row],
             proposed[row],
             settings[row],
-            x,
+            x[: batch * used].reshape(batch, used),
             y,
             target,
             scratch,
+            None if blocks is None else blocks[:count],
+            tile,
             sums[row],
         )
+
+
+@partial(_compiled, inline=False)
+def train_narrow(*given):
+    """Do as ``train`` does where rows of data are narrow: all of them stays in the caches."""
+    train(*given)
+
+
+@partial(_compiled, inline=False)
+def train_wide(*given):
+    """Do as ``train`` does where they are wide."""
+    train(*given)
