@@ -1,4 +1,4 @@
-"""Runs the compiled training step on an engine's memory, the replicas shared out among threads."""
+"""Runs compiled training steps and probes on an engine's memory, the replicas shared out among threads."""
 
 from __future__ import annotations
 
@@ -87,13 +87,12 @@ def _failure() -> str:
     return ""
 
 
-@lru_cache(maxsize=2)
-def _say_that_it_takes_long(name: str) -> None:
+@lru_cache(maxsize=4)
+def _say_that_it_takes_long(name: str, kernel: Any) -> None:
     """Tell a user who would wait for a function of ``envs.kernels`` without knowing for what."""
-    from lrcontrol.envs import kernels
-
-    if not any(Path(getattr(kernels, name).stats.cache_path).glob(f"kernels.{name}-*.nbi")):
-        logging.getLogger("lrcontrol").warning("compiling training steps: some twenty seconds, once on this machine")
+    if not any(Path(kernel.stats.cache_path).glob(f"kernels.{name}-*.nbi")):
+        what = "training steps" if name.startswith("train") else "probes"
+        logging.getLogger("lrcontrol").warning("compiling %s: some twenty seconds, once on this machine", what)
 
 
 class Threads:
@@ -132,7 +131,7 @@ def can_compile(params: Tensor, optimizer: BaseOptimizer) -> bool:
 
 
 class CompiledSteps:
-    """Takes training steps of perceptrons by ``envs.kernels``, on the memory of an engine's parameters and optimizer.
+    """Takes and tries training steps of perceptrons by ``envs.kernels``, on an engine's and its optimizer's memory.
 
     Args:
         layers: what ``plain_layers`` returned.
@@ -174,8 +173,6 @@ class CompiledSteps:
         self._plan = np.array(rows, dtype=np.int64)
         width = int(self._plan[0, 2])
         self._is_wide = width >= kernels.WIDE and width * minibatches.batch_size <= FEW
-        self._name = "train_wide" if self._is_wide else "train_narrow"
-        _say_that_it_takes_long(self._name)
         self.keeps_gradient, self.has_gradient = False, True
         self._params, count, self._batch = params, len(params), minibatches.batch_size
         self._losses, self._sums = np.empty(count), np.empty((count, len(MEASURES)))
@@ -188,7 +185,7 @@ class CompiledSteps:
         self._work = self._batch * layout.total
         widths = self._plan[:, 3]
         self._scratch = self._batch * int(widths.sum() + 2 * max(2, widths.max()))
-        self._part = max(kernels.AT_ONCE, 4 * int(self._plan[:, 2].max()), int(widths.max()))
+        self._part = max(kernels.AT_ONCE, 4 * int(self._plan[:, 2].max()), layout.width)
 
     def step(
         self,
@@ -237,48 +234,70 @@ class CompiledSteps:
             begins,
             isinstance(momentum, float),
             self.has_gradient,
-            self._params.numpy(),  # anew at each step: a copy of an engine has other memory
+            self._params.numpy(),  # anew each time: a copy of an engine has other memory
             optimizer.gradient(following).numpy(),
             memory.numpy(),
             squares.numpy(),
             optimizer.update(step).numpy(),
             optimizer.update(following).numpy(),
             self._settings,
-            self._minibatches.index(),
-            self._inputs,
-            self._labels,
-            self._values,
+            *self._data(),
         )
-        self._share_out(given, rows)
+        self._share_out("train", given, (self._losses, self._sums))
         if proposes and isinstance(optimizer, AdamW):
             optimizer.take_in(following)
         if begins:
             self._sums[:, [1, 4]] = np.nan
         return np.vstack([self._losses, self._sums.T])
 
-    def _share_out(self, given: tuple[Any, ...], rows: int) -> None:
+    def probe(self, rates: Array, direction: Tensor) -> Array:
+        """Return the present minibatch's losses (R, T) after trial steps with the rates (R, T) along (R, P)."""
+        with np.errstate(over="ignore"):
+            trials = rates.astype(np.float32)
+        losses = np.empty(rates.shape)
+        given = (self._plan, trials, self._params.numpy(), direction.numpy(), *self._data())
+        self._share_out("probe", given, (losses,))
+        return losses
+
+    def _data(self) -> tuple[NDArray[Any], ...]:
+        return self._minibatches.index(), self._inputs, self._labels, self._values
+
+    def _share_out(self, name: str, given: tuple[Any, ...], into: tuple[Array, ...]) -> None:
         """Let threads, this one among them, take parts of the replicas until none is left."""
-        threads = Threads.count()
+        from lrcontrol.envs import kernels
+
+        threads, rows = Threads.count(), len(self._params)
         count = max(1, min(4 * threads, rows, rows * self._work // WORTH))
         edges, parts = [rows * part // count for part in range(count + 1)], SimpleQueue[tuple[int, int]]()
         for part in itertools.pairwise(edges):
             parts.put(part)
+        name += "_wide" if self._is_wide else "_narrow"
+        kernel = getattr(kernels, name)
+        _say_that_it_takes_long(name, kernel)
+
+        def take(number: int) -> None:
+            self._take(kernel, given, into, parts, number)
+
         waiting: list[Future[None]] = []
         try:
             with suppress(RuntimeError):  # while Python ends, threads do not begin any more: this one does it all
                 for number in range(1, min(threads, count)):
-                    waiting.append(_pool(threads, os.getpid()).submit(self._take, given, parts, number))
-            self._take(given, parts, 0)
+                    waiting.append(_pool(threads, os.getpid()).submit(take, number))
+            take(0)
         finally:
             wait(waiting)
         for other in waiting:
             other.result()
 
-    def _take(self, given: tuple[Any, ...], parts: SimpleQueue[tuple[int, int]], number: int) -> None:
+    def _take(
+        self,
+        kernel: Any,
+        given: tuple[Any, ...],
+        into: tuple[Array, ...],
+        parts: SimpleQueue[tuple[int, int]],
+        number: int,
+    ) -> None:
         """Take parts until none is left, in the memory of the thread of this number."""
-        from lrcontrol.envs import kernels
-
-        train = getattr(kernels, self._name)
         if number not in self._memory:
             width, outputs = self._inputs.shape[1], self._values.shape[1]
             self._memory[number] = (
@@ -297,9 +316,9 @@ class CompiledSteps:
             except Empty:
                 return
             try:
-                train(*given, *self._memory[number], self._losses, self._sums, first, last)
+                kernel(*given, *self._memory[number], *into, first, last)
             except (OSError, EOFError, UnpicklingError) as error:  # before it has begun
-                folder = train.stats.cache_path
+                folder = kernel.stats.cache_path
                 raise InputError(
                     f"numba cannot use its cache in {folder}: {error}. Delete that folder, set NUMBA_CACHE_DIR to "
                     f"another, or {VARIABLE}=0"

@@ -319,12 +319,9 @@ class Engine:
         The first two go along the raw gradient or along the update for ``momentum``; the third, where an ``other``
         momentum (R,) is given, with lr along the update of that. Each costs a forward pass.
         """
-        step, kept = self.step_count, None
-        if self.compiled and other is not None and self._has_proposed(momentum):
-            kept = self.optimizer.update(step).clone()
-            self._proposed = None  # both momenta are to be tried to the same rounding, by torch
-        if along_gradient or other is not None:
-            self._keep_gradient()
+        if self._compiler is not None:
+            return self._probe_compiled(self._compiler, lr, factor, momentum, along_gradient, other)
+        step = self.step_count
         if not along_gradient:
             self.propose(momentum)
         direction = self.optimizer.gradient(step) if along_gradient else self.optimizer.update(step)
@@ -345,10 +342,36 @@ class Engine:
                     self.optimizer.propose(rows, step, self._params, momentum)
             x, y = self.minibatches.batch(block.streams)
             losses[here] = self.model.losses(trials.flatten(0, 1), x, y).double().view(count, -1)
-        if kept is not None:
-            self.optimizer.update(step).copy_(kept)
-            self._proposed = _kept(momentum)
         return losses.cpu().numpy()
+
+    def _probe_compiled(
+        self,
+        compiled: CompiledSteps,
+        lr: Array,
+        factor: float,
+        momentum: Momentum,
+        along_gradient: bool,
+        other: NDArray[np.float64] | None,
+    ) -> Array:
+        step, kept = self.step_count, None
+        if other is not None and self._has_proposed(momentum):
+            kept = self.optimizer.update(step).clone()
+            self._proposed = None  # both momenta are to be tried to the same rounding, by torch
+        if along_gradient or other is not None:
+            self._keep_gradient()
+        if not along_gradient:
+            self.propose(momentum)
+        direction = self.optimizer.gradient(step) if along_gradient else self.optimizer.update(step)
+        losses = compiled.probe(np.stack([lr, factor * lr], axis=1), direction)
+        if other is not None:
+            self.propose(other)
+            losses = np.column_stack([losses, compiled.probe(lr[:, None], self.optimizer.update(step))])
+            if kept is None:
+                self.propose(momentum)
+            else:
+                self.optimizer.update(step).copy_(kept)
+                self._proposed = _kept(momentum)
+        return losses
 
     def evaluate(self, data: Data) -> tuple[Array, Array]:
         """Return the mean loss (R,) and accuracy (R,), NaN where the task has none, over a whole data set."""

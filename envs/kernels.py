@@ -1,4 +1,4 @@
-"""A training step of one perceptron after the other in compiled code: forward, backward, measures, next update.
+"""Training steps of one perceptron after the other in compiled code: forward, backward, measures, next update; probes.
 
 What a replica's step works on, parameters, moments, gradient and activations, fits into a core's own cache, and all
 that is done to it is done while it is there. Data are (B, D), a row for each example, activations (features, B).
@@ -323,6 +323,12 @@ def _move(params, update, rate):
 
 
 @_compiled
+def _try(params, direction, rate, into):
+    for i in range(params.size):
+        into[i] = params[i] - rate * direction[i]
+
+
+@_compiled
 def _propose(kind, begins, keeps, p, g, m, v, u, settings, sums):
     """Work out the update u (N,) of some parameters p from gradient g, memory m and squares v, and add to the six sums.
 
@@ -420,33 +426,13 @@ def _squared_error(z, values):
 
 
 @_compiled
-def _train(
-    plan,
-    moves,
-    rate,
-    kind,
-    begins,
-    keeps,
-    gathers,
-    p,
-    g,
-    m,
-    v,
-    update,
-    u,
-    settings,
-    x,
-    labels,
-    values,
-    scratch,
-    blocks,
-    tile,
-    sums,
-):
-    """Step one replica, and return its loss on the minibatch; see ``train`` for the arguments."""
-    batch, layers, used = labels.size + values.shape[0], plan.shape[0], x.shape[1]
-    outputs = 0
-    for layer in range(layers):
+def _forward(plan, moves, rate, p, update, x, batch, scratch, blocks, tile):
+    """Write all activations to ``scratch``, layer by layer, (features, B) each, and return how many numbers these are.
+
+    If the parameters p are to move by the update, they do when their turn comes.
+    """
+    outputs, used = 0, x.shape[1]
+    for layer in range(plan.shape[0]):
         weight, bias, wide, features, activation = (
             plan[layer, 0],
             plan[layer, 1],
@@ -479,16 +465,71 @@ def _train(
             for i in range(first, last):
                 activate(activation, here[i], p[bias + i])
         outputs += features * batch
-    top = plan[layers - 1, 3] * batch
+    return outputs
+
+
+@_compiled
+def _minibatch(inputs, labels, values, index, x, y, target, seen, blocks):
+    """Gather a stream's minibatch; return how many columns there are, and how many blocks of them, 0 if it is all."""
+    batch, used, count = index.size, inputs.shape[1], 0
+    if blocks is not None:
+        count = _find_blocks(inputs, index, seen, blocks)
+        used = 4 * count if count else used
+        for b in range(batch if count else 0):
+            _pack(inputs[index[b]], blocks[:count], x[b * used : (b + 1) * used])
+    if count == 0:
+        _gather(inputs, index, x.reshape(batch, used))
+    for b in range(batch):
+        if labels.size:
+            y[b] = labels[index[b]]
+        else:
+            target[b] = values[index[b]]
+    return used, count
+
+
+@_compiled
+def _loss(scratch, outputs, features, batch, labels, values):
+    """Return the loss of the last activations, and its gradient (O, B), which is written behind them."""
+    top = features * batch
     spare = scratch[outputs:]
     spare[:top] = scratch[outputs - top : outputs]
-    delta = spare[:top].reshape(plan[layers - 1, 3], batch)
+    delta, other = spare[:top].reshape(features, batch), spare[spare.size // 2 :]
+    if labels.size:
+        return _cross_entropy(delta, labels, other[:batch], other[batch : 2 * batch]), delta
+    return _squared_error(delta, values), delta
+
+
+@_compiled
+def _train(
+    plan,
+    moves,
+    rate,
+    kind,
+    begins,
+    keeps,
+    gathers,
+    p,
+    g,
+    m,
+    v,
+    update,
+    u,
+    settings,
+    x,
+    labels,
+    values,
+    scratch,
+    blocks,
+    tile,
+    sums,
+):
+    """Step one replica, and return its loss on the minibatch; see ``train`` for the arguments."""
+    batch, layers, used = labels.size + values.shape[0], plan.shape[0], x.shape[1]
+    outputs = _forward(plan, moves, rate, p, update, x, batch, scratch, blocks, tile)
+    loss, delta = _loss(scratch, outputs, plan[layers - 1, 3], batch, labels, values)
+    spare = scratch[outputs:]
     rest = spare.size // 2
     other = spare[rest:]
-    if labels.size:
-        loss = _cross_entropy(delta, labels, other[:batch], other[batch : 2 * batch])
-    else:
-        loss = _squared_error(delta, values)
     for layer in range(layers - 1, -1, -1):
         weight, bias, wide, features = plan[layer, 0], plan[layer, 1], plan[layer, 2], plan[layer, 3]
         outputs -= features * batch
@@ -587,7 +628,7 @@ def train(
         y: for its labels, (B,), none where the loss is a squared error.
         target: for its values, (B, O), none where it is a cross-entropy.
         scratch: for activations: all of them, and twice the widest.
-        part: for the part of a gradient that is worked out at once, 4 D or ``AT_ONCE``.
+        part: for the part of a gradient that is worked out at once.
         seen: for which columns are used, (D,), where rows are wide; else None.
         blocks: for these columns, (D // 4 + 1,), or None.
         tile: for four rows of weights, (4 D,), or None.
@@ -602,18 +643,7 @@ def train(
         stream = row // share
         if stream != at:
             at = stream
-            if blocks is not None:
-                count = _find_blocks(inputs, index[stream], seen, blocks)
-                used = 4 * count if count else inputs.shape[1]
-                for b in range(batch if count else 0):
-                    _pack(inputs[index[stream, b]], blocks[:count], x[b * used : (b + 1) * used])
-            if count == 0:
-                _gather(inputs, index[stream], x.reshape(batch, used))
-            for b in range(batch):
-                if labels.size:
-                    y[b] = labels[index[stream, b]]
-                else:
-                    target[b] = values[index[stream, b]]
+            used, count = _minibatch(inputs, labels, values, index[stream], x, y, target, seen, blocks)
         sums[row] = 0.0
         losses[row] = _train(
             plan,
@@ -640,6 +670,75 @@ def train(
         )
 
 
+@_compiled
+def probe(
+    plan,
+    rates,
+    params,
+    direction,
+    index,
+    inputs,
+    labels,
+    values,
+    x,
+    y,
+    target,
+    scratch,
+    trial,
+    seen,
+    blocks,
+    tile,
+    losses,
+    first,
+    last,
+):
+    """Work out the losses of the replicas from ``first`` to ``last`` after trial steps, which are not taken.
+
+    Args:
+        plan: see ``train``.
+        rates: T for each replica, (R, T).
+        params: (R, P).
+        direction: what the rates multiply, (R, P).
+        index: see ``train``.
+        inputs: see ``train``.
+        labels: see ``train``.
+        values: see ``train``.
+        x: see ``train``.
+        y: see ``train``.
+        target: see ``train``.
+        scratch: see ``train``.
+        trial: for a replica's parameters, (P,).
+        seen: see ``train``.
+        blocks: see ``train``.
+        tile: see ``train``.
+        losses: (R, T), written.
+        first: the first replica.
+        last: the one after the last.
+    """
+    share, at = params.shape[0] // index.shape[0], -1
+    batch, used, count = index.shape[1], inputs.shape[1], 0
+    for row in range(first, last):
+        stream = row // share
+        if stream != at:
+            at = stream
+            used, count = _minibatch(inputs, labels, values, index[stream], x, y, target, seen, blocks)
+        for number in range(rates.shape[1]):
+            _try(params[row], direction[row], rates[row, number], trial)
+            outputs = _forward(
+                plan,
+                False,
+                _F(0.0),
+                trial,
+                trial,
+                x[: batch * used].reshape(batch, used),
+                batch,
+                scratch,
+                None if blocks is None else blocks[:count],
+                tile,
+            )
+            losses[row, number], _ = _loss(scratch, outputs, plan[plan.shape[0] - 1, 3], batch, y, target)
+
+
 @partial(_compiled, inline=False)
 def train_narrow(*given):
     """Do as ``train`` does where rows of data are narrow: all of them stays in the caches."""
@@ -650,3 +749,15 @@ def train_narrow(*given):
 def train_wide(*given):
     """Do as ``train`` does where they are wide."""
     train(*given)
+
+
+@partial(_compiled, inline=False)
+def probe_narrow(*given):
+    """Do as ``probe`` does where rows of data are narrow."""
+    probe(*given)
+
+
+@partial(_compiled, inline=False)
+def probe_wide(*given):
+    """Do as ``probe`` does where they are wide."""
+    probe(*given)

@@ -117,8 +117,8 @@ class World:
 
     @property
     def is_compiled(self) -> bool:
-        """Whether all that a step takes is compiled, and torch has nothing to do: probes are torch's."""
-        return self.engine.compiled and not self._probes
+        """Whether all that a step takes is compiled; what another momentum would do is worked out by torch."""
+        return self.engine.compiled and not self._probes_momentum
 
     @property
     def step_count(self) -> int:

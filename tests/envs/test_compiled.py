@@ -165,6 +165,29 @@ def test_steps_and_measures_are_those_of_torch(problem, optimizer, moves):
                 engine.step(rates, momentum, measure=step % 3 != 1)
 
 
+@pytest.mark.parametrize("streams", [ROWS, 2])
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_probes_tell_as_small_differences_as_float32_can(problem, streams):
+    """Against networks in double precision: a hill-climber of 1 % decides by the difference of two losses."""
+    (engine,) = engines(PROBLEMS[problem], "sgd-momentum", streams, ways=(True,))
+    rates = np.geomspace(1e-3, 0.3, ROWS)
+    for _ in range(3):
+        engine.step(rates, 0.9)
+        found = engine.probe(rates, 1.01, 0.9)
+        (x, y), update = engine.minibatch, engine.propose(0.9).double()
+        x, y = (x.double(), y.double() if y.is_floating_point() else y)
+        trials = [engine.params.double() - factor * torch.from_numpy(rates)[:, None] * update for factor in (1.0, 1.01)]
+        exact = np.empty((ROWS, 2))
+        for row, number in itertools.product(range(ROWS), range(2)):
+            stream = row // (ROWS // streams)
+            exact[row, number] = engine.model.losses(
+                trials[number][row : row + 1], x[stream : stream + 1], y[stream : stream + 1]
+            )
+        scale = np.maximum(1.0, exact)
+        np.testing.assert_allclose(found / scale, exact / scale, atol=5e-7)
+        np.testing.assert_allclose(np.diff(found) / scale[:, :1], np.diff(exact) / scale[:, :1], atol=5e-7)
+
+
 @pytest.mark.parametrize("moves", [False, True], ids=["one-momentum", "moving-momentum"])
 @pytest.mark.parametrize("optimizer", ["sgd-momentum", "adamw"])
 def test_a_probe_between_steps_changes_nothing(optimizer, moves):
@@ -378,7 +401,7 @@ engine.reset([run_seeds(row) for row in range(8)])
 engine.step(np.full(8, 0.1), 0.0)
 child = os.fork()
 engine.step(np.full(8, 0.1), 0.0)
-print(engine.losses.tolist(), flush=True)
+os.write(1, f"{engine.losses.tolist()}\n".encode())  # at once, lest the two lines mix
 if child:
     raise SystemExit(os.waitpid(child, 0)[1])
 os._exit(0)
