@@ -41,7 +41,7 @@ class SB3VecEnv(VecEnv):
             seeds = [seed for seed in self._seeds[rows] if seed is not None]
             observation, infos = env.reset(seed=seeds or None, options=_together(self._options[rows]))
             observations.append(observation)
-            self.reset_infos += _rows(infos, env.num_envs)
+            self.reset_infos += _rows(infos)
         self._reset_seeds()
         self._reset_options()
         return np.concatenate(observations)
@@ -95,7 +95,7 @@ def _step(
     env: TrainingVectorEnv, actions: NDArray[Any]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
     observation, reward, terminated, _, infos = env.step(actions)
-    rows = _rows(infos, env.num_envs)
+    rows = _rows(infos)
     for row in np.flatnonzero(terminated):
         final = infos["final_info"]
         rows[row] = {name: values[row] for name, values in final.items() if not name.startswith("_")}
@@ -103,8 +103,10 @@ def _step(
     return observation, reward.astype(np.float32), np.asarray(terminated, dtype=bool), rows
 
 
-def _rows(infos: dict[str, Any], count: int) -> list[dict[str, Any]]:
+def _rows(infos: dict[str, Any]) -> list[dict[str, Any]]:
     """Return Gymnasium's infos by name as a list of infos by row."""
-    names = [name for name in infos if not name.startswith(("_", "final_"))]
-    columns = [infos[name].tolist() for name in names]
-    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)][:count]
+    columns = (infos[name].tolist() for name in ("lr", "momentum", "loss", "diverged"))
+    return [
+        {"lr": lr, "momentum": momentum, "loss": loss, "diverged": diverged}
+        for lr, momentum, loss, diverged in zip(*columns, strict=True)
+    ]

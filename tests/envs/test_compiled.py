@@ -401,7 +401,7 @@ engine.reset([run_seeds(row) for row in range(8)])
 engine.step(np.full(8, 0.1), 0.0)
 child = os.fork()
 engine.step(np.full(8, 0.1), 0.0)
-os.write(1, f"{engine.losses.tolist()}\n".encode())  # at once, lest the two lines mix
+os.write(1, f"{engine.losses.tolist()}{os.linesep}".encode())  # at once, lest the two lines mix
 if child:
     raise SystemExit(os.waitpid(child, 0)[1])
 os._exit(0)
