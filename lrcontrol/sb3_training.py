@@ -29,6 +29,7 @@ from lrcontrol.envs.gym import TrainingVectorEnv
 from lrcontrol.envs.sb3 import SB3VecEnv
 from lrcontrol.export import export
 from lrcontrol.figures import learning_curve
+from lrcontrol.policy_tanh import quicken
 from lrcontrol.provenance import provenance
 from lrcontrol.training import Plan, Report
 from lrcontrol.training_folder import COLUMNS, STATE, Progress, TrainingFolder
@@ -113,6 +114,8 @@ def make_model(plan: Plan, env: VecMonitor, tensorboard: Path | None, device: st
             )
     except (AssertionError, TypeError, ValueError) as error:
         raise InputError(f"{plan.algorithm.title} cannot be made with {parameters}: {error}") from error
+    if model.device.type == "cpu":
+        quicken(model.policy)
     if hold:
         _prefer_holding(model, plan, hold)
     export(model, plan.settings, plan.algo, {})  # what could not be saved as an agent is said before it is trained

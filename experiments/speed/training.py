@@ -31,6 +31,7 @@ from lrcontrol.cli import run_command
 from lrcontrol.envs import TrainingEnv, TrainingVectorEnv
 from lrcontrol.envs.engine import pick_device
 from lrcontrol.envs.sb3 import SB3VecEnv
+from lrcontrol.policy_tanh import quicken
 from lrcontrol.sb3_training import RolloutThreads
 from lrcontrol.training import DEFAULTS, MULTIPLIERS
 
@@ -65,6 +66,8 @@ class Timed:
         self.seconds = {"environment": 0.0, "update": 0.0, "all": 0.0}
         self.collected = collected
         self.model = PPO("MlpPolicy", VecMonitor(env), seed=0, device=device, **parameters)
+        if self.model.device.type == "cpu":
+            quicken(self.model.policy)
         env.step_wait = self._clocked("environment", env.step_wait)
         self.model.train = self._clocked("update", self.model.train)  # type: ignore[method-assign]
 

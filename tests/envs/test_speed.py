@@ -1,11 +1,13 @@
 """A guard on ratios measured in one sitting: the batched environment against the loop everybody writes."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
 
 from experiments.speed.measure import Env, Plain, rate_of
-from lrcontrol.envs import make_task
+from lrcontrol.envs import Task, TrainingVectorEnv, make_task, mlp
 
 ROWS = {"single": (None, None), "own-minibatches": (256, None), "shared-minibatch": (256, 1)}
 # Seen, beside other work or not, in times the plain loop: 0.54 to 0.71, 9.8 to 14.4 and 14.2 to 17.4 by torch's steps,
@@ -19,6 +21,8 @@ LEAST = {
     ("compiled", "shared-minibatch"): 15.0,
 }
 
+LEAST_WIDE = {None: 3.7, 1: 4.2}  # by streams; 4.7 to 6.4 and 5.5 to 6.0 were seen
+
 
 @pytest.fixture
 def one_thread():
@@ -27,6 +31,13 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+def against_plain(plain, env):
+    """Return how many times as many steps a second the environment takes, the median of five in turn."""
+    for contender in (plain, env):
+        contender.step()
+    return np.median([rate_of(env, 0.15) / rate_of(plain, 0.15) for _ in range(5)])
 
 
 @pytest.mark.parametrize("way", ["compiled", "torch"])
@@ -38,10 +49,43 @@ def test_an_environment_keeps_its_distance_to_a_plain_loop(one_thread, kind, way
     rows, streams = ROWS[kind]
     task = make_task("digits-mlp")
     contenders = Plain(task, "sgd", "cpu"), Env(task, "sgd", "cpu", rows, streams, way == "compiled")
-    for contender in contenders:
-        contender.step()
+    assert against_plain(*contenders) > LEAST[way, kind]
+
+
+def wide() -> Task:
+    """Return 784-64-10 on inputs that are 0 where MNIST's images usually are: towards their borders."""
+    random = np.random.default_rng(0)
+    pixels = random.random((20_000, 28, 28), dtype=np.float32) * (random.random((20_000, 28, 28)) < 0.4)
+    pixels[:, :4] = pixels[:, 24:] = pixels[:, :, :4] = pixels[:, :, 24:] = 0.0
+    labels = torch.from_numpy(random.integers(0, 10, 20_000))
+    data = torch.from_numpy(pixels.reshape(-1, 784)), labels
+    return Task(name="wide", model=lambda: mlp(784, 64, 10), train=data, batch_size=32, steps=600)
+
+
+@pytest.mark.parametrize("streams", LEAST_WIDE)
+def test_so_does_a_wide_network_whose_steps_are_compiled(one_thread, streams):
+    pytest.importorskip("numba", reason="numba is not installed")
+    task = wide()
+    contenders = Plain(task, "adamw", "cpu"), Env(task, "adamw", "cpu", 64, streams, True)
+    assert against_plain(*contenders) > LEAST_WIDE[streams]
+
+
+def test_probes_cost_little_more_than_a_step(one_thread):
+    """Two forward passes are two thirds of a step's products, and with all else about as long: 2.0 was seen."""
+    pytest.importorskip("numba", reason="numba is not installed")
+    envs = [
+        TrainingVectorEnv(256, task="digits-mlp", multipliers=(0.5, 1.0, 2.0), features=(feature,), device="cpu")
+        for feature in ("loss_change", "probe_slope")
+    ]
+    for env in envs:
+        env.reset(seed=0, options={"lr0": 1e-3})
     ratios = []
     for _ in range(5):
-        plain, env = (rate_of(contender, 0.15) for contender in contenders)
-        ratios.append(env / plain)
-    assert np.median(ratios) > LEAST[way, kind]
+        seconds = []
+        for env in envs:
+            began = time.perf_counter()
+            for _ in range(20):
+                env.step(np.ones(256, dtype=int))
+            seconds.append(time.perf_counter() - began)
+        ratios.append(seconds[1] / seconds[0])
+    assert np.median(ratios) < 2.7
