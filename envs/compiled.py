@@ -90,9 +90,11 @@ def _failure() -> str:
 @lru_cache(maxsize=4)
 def _say_that_it_takes_long(name: str, kernel: Any) -> None:
     """Tell a user who would wait for a function of ``envs.kernels`` without knowing for what."""
-    if not any(Path(kernel.stats.cache_path).glob(f"kernels.{name}-*.nbi")):
+    folder = kernel.stats.cache_path
+    if folder is None or not any(Path(folder).glob(f"kernels.{name}-*.nbi")):
         what = "training steps" if name.startswith("train") else "probes"
-        logging.getLogger("lrcontrol").warning("compiling %s: some twenty seconds, once on this machine", what)
+        often = "each time, since numba has no folder to keep them" if folder is None else "once on this machine"
+        logging.getLogger("lrcontrol").warning("compiling %s: some twenty seconds, %s", what, often)
 
 
 class Threads:
@@ -185,6 +187,7 @@ class CompiledSteps:
         self._work = self._batch * layout.total
         widths = self._plan[:, 3]
         self._scratch = self._batch * int(widths.sum() + 2 * max(2, widths.max()))
+        # For a part of the gradient, or for a trial all parameters of a replica.
         self._part = max(kernels.AT_ONCE, 4 * int(self._plan[:, 2].max()), layout.width)
 
     def step(
@@ -226,29 +229,52 @@ class CompiledSteps:
         kind = self._kind if proposes else kernels.PLAIN
         # Momenta that change are proposed for anew, from the gradient.
         self.has_gradient = self.keeps_gradient or kind == kernels.PLAIN or not isinstance(momentum, float)
-        given = (
-            self._plan,
-            alive if lr is not None else np.zeros(rows, dtype=bool),
-            self._rates,
-            kind,
-            begins,
-            isinstance(momentum, float),
-            self.has_gradient,
-            self._params.numpy(),  # anew each time: a copy of an engine has other memory
-            optimizer.gradient(following).numpy(),
-            memory.numpy(),
-            squares.numpy(),
-            optimizer.update(step).numpy(),
-            optimizer.update(following).numpy(),
-            self._settings,
-            *self._data(),
-        )
-        self._share_out("train", given, (self._losses, self._sums))
+        moving = alive if lr is not None else np.zeros(rows, dtype=bool)
+        self._train(step, following, moving, kind, begins, isinstance(momentum, float), memory, squares)
         if proposes and isinstance(optimizer, AdamW):
             optimizer.take_in(following)
         if begins:
             self._sums[:, [1, 4]] = np.nan
         return np.vstack([self._losses, self._sums.T])
+
+    def work_out_gradient(self, step: int) -> None:
+        """Write the present minibatch's gradient, the same bits as if it had been kept, and keep it from now on."""
+        update = self._optimizer.update(step)
+        rest = np.zeros(len(self._params), dtype=bool), 0, True, False  # nothing moves or is proposed
+        self.keeps_gradient = True
+        self._train(step, step, *rest, update, update, gathers=True)
+        self.has_gradient = True
+
+    def _train(
+        self,
+        step: int,
+        following: int,
+        moving: NDArray[np.bool_],
+        kind: int,
+        begins: bool,
+        keeps: bool,
+        memory: Tensor,
+        squares: Tensor,
+        gathers: bool | None = None,
+    ) -> None:
+        given = (
+            self._plan,
+            moving,
+            self._rates,
+            kind,
+            begins,
+            keeps,
+            self.has_gradient if gathers is None else gathers,
+            self._params.numpy(),  # anew each time: a copy of an engine has other memory
+            self._optimizer.gradient(following).numpy(),
+            memory.numpy(),
+            squares.numpy(),
+            self._optimizer.update(step).numpy(),
+            self._optimizer.update(following).numpy(),
+            self._settings,
+            *self._data(),
+        )
+        self._share_out("train", given, (self._losses, self._sums))
 
     def probe(self, rates: Array, direction: Tensor) -> Array:
         """Return the present minibatch's losses (R, T) after trial steps with the rates (R, T) along (R, P)."""

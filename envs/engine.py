@@ -64,15 +64,15 @@ class Engine:
         smoothing: of the gradient's size, or None.
         measures: names among ``MEASURES``, what is to be measured after a step.
         device: where everything is kept.
-        compiled: whether the steps of perceptrons in float32, on the CPU, are taken by ``envs.kernels``, to other
-            rounding. Default: where numba is installed, unless the environment variable LRCONTROL_COMPILED is 0.
+        compiled: whether the steps and probes of perceptrons in float32, on the CPU, are the work of ``envs.kernels``,
+            to other rounding. Default: where numba is installed, unless LRCONTROL_COMPILED, in the environment, is 0.
 
     Attributes:
         losses: (R,), L_t, float64; NaN where a replica is frozen.
         alive: (R,), False once a replica's loss was not finite: it is frozen, its parameters stay as they are.
         measures: float64 (R,) by name: dot products and squared norms of gradient, update, memory and parameters.
         step_count: t, optimizer steps taken since the reset.
-        compiled: whether its steps are compiled ones.
+        compiled: whether its steps and probes are compiled ones.
     """
 
     def __init__(
@@ -288,12 +288,8 @@ class Engine:
 
     def _keep_gradient(self) -> None:
         """Work out the gradient if compiled steps have not kept it, and let them keep it from now on."""
-        if self._compiler is None or self._compiler.has_gradient:
-            return
-        self._compiler.keeps_gradient = self._compiler.has_gradient = True
-        gradients = self._gradient_views[self.step_count % 2]
-        for block, views, into in zip(self._blocks, self._views, gradients, strict=True):
-            self.model.loss_and_gradient(views, *self.minibatches.batch(block.streams), into)
+        if self._compiler is not None and not self._compiler.has_gradient:
+            self._compiler.work_out_gradient(self.step_count)
 
     def copy(self, sources: NDArray[np.int64]) -> None:
         """Make every row a copy of the row that ``sources`` (R,) names for it, the optimizer's memory included.

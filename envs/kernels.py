@@ -4,7 +4,8 @@ What a replica's step works on, parameters, moments, gradient and activations, f
 that is done to it is done while it is there. Data are (B, D), a row for each example, activations (features, B).
 Products go by tiles of four rows, whose sums the compiler keeps in vector registers. Where rows of data are wide, what
 the next tile needs is asked for while one is worked on, and columns in which the minibatch has nothing but 0 are left
-out. It needs numba, and ``envs.compiled`` calls it.
+out: these are the ``wide`` ones, for minibatches small enough to stay in the cache as well. It needs numba, and
+``envs.compiled`` calls it.
 """
 
 from __future__ import annotations
@@ -282,7 +283,8 @@ def _unpack(packed, blocks, into):
 def _find_blocks(inputs, index, seen, blocks):
     """Write where the blocks of four columns begin that are not 0 in all rows of the index; return how many.
 
-    A few others fill them up to whole cache lines. 0 if all of the columns are to be used.
+    A few others fill them up to whole cache lines. 0 if all of the columns are to be used. Weights of columns that are
+    left out are not looked at, and one that is not finite is noticed only when its column is used.
     """
     width = inputs.shape[1]
     for d in range(width):
@@ -629,7 +631,7 @@ def train(
         target: for its values, (B, O), none where it is a cross-entropy.
         scratch: for activations: all of them, and twice the widest.
         part: for the part of a gradient that is worked out at once.
-        seen: for which columns are used, (D,), where rows are wide; else None.
+        seen: for which columns are used, (D,), for ``train_wide``; else None.
         blocks: for these columns, (D // 4 + 1,), or None.
         tile: for four rows of weights, (4 D,), or None.
         losses: (R,), written.
@@ -707,7 +709,7 @@ def probe(
         y: see ``train``.
         target: see ``train``.
         scratch: see ``train``.
-        trial: for a replica's parameters, (P,).
+        trial: for a replica's parameters, a whole row of ``params``.
         seen: see ``train``.
         blocks: see ``train``.
         tile: see ``train``.
@@ -741,23 +743,23 @@ def probe(
 
 @partial(_compiled, inline=False)
 def train_narrow(*given):
-    """Do as ``train`` does where rows of data are narrow: all of them stays in the caches."""
+    """Do as ``train`` does where rows of data are narrow, or minibatches do not stay in a core's own cache."""
     train(*given)
 
 
 @partial(_compiled, inline=False)
 def train_wide(*given):
-    """Do as ``train`` does where they are wide."""
+    """Do as ``train`` does for the others."""
     train(*given)
 
 
 @partial(_compiled, inline=False)
 def probe_narrow(*given):
-    """Do as ``probe`` does where rows of data are narrow."""
+    """Do as ``probe`` does for what ``train_narrow`` is for."""
     probe(*given)
 
 
 @partial(_compiled, inline=False)
 def probe_wide(*given):
-    """Do as ``probe`` does where they are wide."""
+    """Do as ``probe`` does for what ``train_wide`` is for."""
     probe(*given)

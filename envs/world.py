@@ -117,7 +117,7 @@ class World:
 
     @property
     def is_compiled(self) -> bool:
-        """Whether all that a step takes is compiled; what another momentum would do is worked out by torch."""
+        """Whether forward and backward passes are all compiled, so that torch needs no threads beside them."""
         return self.engine.compiled and not self._probes_momentum
 
     @property

@@ -23,7 +23,10 @@ class _ByLogistic(torch.autograd.Function):
 
 
 class Tanh(nn.Tanh):
-    """tanh x = 2 / (1 + exp(−2 x)) − 1, to 2e-7; near 0, where that is no longer precise, a network does not mind."""
+    """tanh x = 2 / (1 + exp(−2 x)) − 1, to 2e-7; near 0, where that is no longer precise, a network does not mind.
+
+    ``lrcontrol.export`` knows it by its name.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         """Return tanh of x, of its shape."""

@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 import lrcontrol
+from lrcontrol.backends import Pool
 from lrcontrol.cli import run_command
 from lrcontrol.figures import over_steps
 
@@ -55,13 +56,15 @@ class Options:
     """Folder for tables and figures."""
     runs: int = 10
     """Runs in a cell; the published tables have 10."""
+    workers: int | None = None
+    """Processes that train, one thread each; default: one for each core. The numbers do not depend on it."""
     parts: tuple[Literal["tables", "decomposition", "to-zero"], ...] = ("tables", "decomposition", "to-zero")
     """What to compute; the decomposition computes the tables as well."""
 
 
 def evaluate(agents: list[str], options: Options, **settings: Any) -> lrcontrol.Results:
     arguments: dict[str, Any] = {"task": "mnist-mlp-raw", "lr0": RATES, "runs": options.runs} | settings
-    return lrcontrol.evaluate(agents=agents, **arguments)
+    return lrcontrol.evaluate(agents=agents, pool=Pool(workers=options.workers), **arguments)
 
 
 def compare(results: lrcontrol.Results) -> list[dict[str, Any]]:

@@ -29,6 +29,7 @@ VARIANTS = {
         "multipliers": (0.8, 1.25),
         "features": ("probe_slope", "probe_momentum_slope"),
     },
+    "probing-gradient": {"features": ("probe_slope",), "probe_direction": "gradient", "optimizer": "adamw"},
     "validation": {"reward": "validation-loss", "reward_scale": 0.5},
     "probing": {"features": ("log_loss", "probe_slope", "probe_change"), "reward": "log-loss-change"},
 }
@@ -138,7 +139,15 @@ def assert_same_infos(ours, theirs):
 
 @pytest.mark.parametrize("task", BUNDLED)
 def test_resetting_twice_with_one_seed_gives_one_run(task):
-    env = make(task, steps=10)
+    resets_twice(make(task, steps=10))
+
+
+def test_so_it_does_where_the_gradient_is_asked_for_only_then():
+    """Along which probes go; the difference of two losses tells its last bits."""
+    resets_twice(make(steps=10, **VARIANTS["probing-gradient"]))
+
+
+def resets_twice(env):
     actions = random_actions(env, 10)
     assert same(rollout(env, 7, actions), rollout(env, 7, actions))
     assert not same(rollout(env, 7, actions), rollout(env, 8, actions))

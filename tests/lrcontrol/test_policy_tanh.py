@@ -28,3 +28,10 @@ def test_a_policy_has_it_where_torch_s_was_and_is_saved_as_before():
     assert isinstance(policy[0][2], nn.ReLU)
     assert list(policy.state_dict()) == names
     assert policy(torch.tensor([[0.3, -2.0]])).tolist()[0] == pytest.approx(before.tolist()[0], abs=1e-6)
+
+
+def test_it_can_be_differentiated_twice():
+    """As TRPO does."""
+    x = torch.randn(5, dtype=torch.float64, requires_grad=True, generator=torch.Generator().manual_seed(0))
+    assert torch.autograd.gradcheck(Tanh(), x)
+    assert torch.autograd.gradgradcheck(Tanh(), x)
