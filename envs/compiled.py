@@ -92,9 +92,9 @@ def _say_that_it_takes_long(name: str, kernel: Any) -> None:
     """Tell a user who would wait for a function of ``envs.kernels`` without knowing for what."""
     folder = kernel.stats.cache_path
     if folder is None or not any(Path(folder).glob(f"kernels.{name}-*.nbi")):
-        what = "training steps" if name.startswith("train") else "probes"
+        what = "training steps: some twenty" if name.startswith("train") else "probes: some six"
         often = "each time, since numba has no folder to keep them" if folder is None else "once on this machine"
-        logging.getLogger("lrcontrol").warning("compiling %s: some twenty seconds, %s", what, often)
+        logging.getLogger("lrcontrol").warning("compiling %s seconds, %s", what, often)
 
 
 class Threads:

@@ -14,6 +14,7 @@ from lrcontrol.envs.layout import Layout
 from lrcontrol.envs.task import Smoothing
 
 Momentum = float | NDArray[np.float64]
+ALIGNED = 64  # bytes of a cache line
 
 
 class BaseOptimizer(Protocol):
@@ -65,6 +66,18 @@ def _of(rows: slice, momentum: Momentum) -> Momentum:
     return momentum if isinstance(momentum, float) else momentum[rows]
 
 
+def blank(like: Tensor) -> Tensor:
+    """Return zeros of the shape, type and device of ``like``, which on the CPU take no memory until they are written.
+
+    They begin with a cache line, as torch's do: a row is worked on alike wherever it stands.
+    """
+    if like.device.type != "cpu" or like.dtype not in (torch.float32, torch.float64):
+        return torch.zeros_like(like)
+    numbers = np.zeros(like.numel() + ALIGNED // like.element_size(), dtype=like.numpy().dtype)
+    first = -numbers.ctypes.data % ALIGNED // like.element_size()
+    return torch.from_numpy(numbers[first : first + like.numel()]).view(like.shape)
+
+
 class SGD:
     """v ← β v + (1 − β) g, u = v, starting from v = g: torch's SGD with dampening equal to momentum.
 
@@ -76,7 +89,7 @@ class SGD:
         self.uses_momentum = uses_momentum
         self._gradients, self._updates = two, two
         if uses_momentum:
-            self._gradients = (torch.zeros_like(like),) * 2
+            self._gradients = (blank(like),) * 2  # compiled steps do not write it
 
     def reset(self) -> None:
         """See BaseOptimizer: the first step reads no memory."""
@@ -117,7 +130,7 @@ class AdamW:
 
     def __init__(self, like: Tensor, weight_decay: float = 0.0, beta2: float = 0.999, epsilon: float = 1e-8) -> None:
         self.weight_decay, self.beta2, self.epsilon = weight_decay, beta2, epsilon
-        self._gradient, self._update = torch.zeros_like(like), torch.zeros_like(like)
+        self._gradient, self._update = blank(like), torch.zeros_like(like)  # compiled steps do not write the first
         self.means, self.squares = torch.zeros_like(like), torch.zeros_like(like)
         self._squared = [-1] * len(like)  # the step whose gradient a row has squared last: β2 does not move
         # Steps taken after that one; of the type that torch's kernels read whatever the parameters are.

@@ -13,6 +13,7 @@ from torch import nn
 from lrcontrol.envs import Engine, InputError, Task, blocks, make_task, mlp
 from lrcontrol.envs.functional import StackedModule
 from lrcontrol.envs.mlp import StackedMLP
+from lrcontrol.envs.optimizers import blank
 from lrcontrol.envs.seeding import build_module, run_seeds
 
 pytestmark = pytest.mark.usefixtures("either_way")
@@ -370,3 +371,14 @@ def test_blocks_of_unequal_size_take_no_new_memory_and_change_nothing(monkeypatc
     assert max(sizes) < 2 * 300 * 64
     np.testing.assert_allclose(parted.losses, whole.losses, rtol=1e-6)
     assert len(set(whole.losses)) == 7
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_memory_that_may_not_be_needed_is_zeros_that_begin_with_a_cache_line(dtype):
+    for shape in ((1, 16), (3, 48), (1000, 4096)):
+        found = blank(torch.ones(shape, dtype=dtype))
+        assert found.shape == shape
+        assert found.dtype == dtype
+        assert found.is_contiguous()
+        assert found.data_ptr() % 64 == 0
+        assert not found.any()
