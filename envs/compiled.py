@@ -144,8 +144,8 @@ class CompiledSteps:
         task: whose loss is the cross-entropy or the mean squared error.
 
     Attributes:
-        keeps_gradient: whether the gradient is kept at each step, where it is not the update itself; set it if needed.
-        has_gradient: whether that of the last step was.
+        has_gradient: whether the gradient of the last step was kept, which it is where it is the update, where momenta
+            change, and once it was asked for.
     """
 
     def __init__(
@@ -175,7 +175,7 @@ class CompiledSteps:
         self._plan = np.array(rows, dtype=np.int64)
         width = int(self._plan[0, 2])
         self._is_wide = width >= kernels.WIDE and width * minibatches.batch_size <= FEW
-        self.keeps_gradient, self.has_gradient = False, True
+        self._keeps_gradient, self.has_gradient = False, True
         self._params, count, self._batch = params, len(params), minibatches.batch_size
         self._losses, self._sums = np.empty(count), np.empty((count, len(MEASURES)))
         self._settings, self._rates = np.zeros((count, 8), np.float32), np.zeros(count, np.float32)
@@ -228,9 +228,10 @@ class CompiledSteps:
             memory = squares = optimizer.update(following + 1)  # the last one's, whose place the next one takes
         kind = self._kind if proposes else kernels.PLAIN
         # Momenta that change are proposed for anew, from the gradient.
-        self.has_gradient = self.keeps_gradient or kind == kernels.PLAIN or not isinstance(momentum, float)
+        gathers = self._keeps_gradient or kind == kernels.PLAIN or not isinstance(momentum, float)
         moving = alive if lr is not None else np.zeros(rows, dtype=bool)
-        self._train(step, following, moving, kind, begins, isinstance(momentum, float), memory, squares)
+        self._train(step, following, moving, kind, begins, isinstance(momentum, float), gathers, memory, squares)
+        self.has_gradient = gathers
         if proposes and isinstance(optimizer, AdamW):
             optimizer.take_in(following)
         if begins:
@@ -239,11 +240,11 @@ class CompiledSteps:
 
     def work_out_gradient(self, step: int) -> None:
         """Write the present minibatch's gradient, the same bits as if it had been kept, and keep it from now on."""
-        update = self._optimizer.update(step)
-        rest = np.zeros(len(self._params), dtype=bool), 0, True, False  # nothing moves or is proposed
-        self.keeps_gradient = True
-        self._train(step, step, *rest, update, update, gathers=True)
-        self.has_gradient = True
+        from lrcontrol.envs import kernels
+
+        update, resting = self._optimizer.update(step), np.zeros(len(self._params), dtype=bool)
+        self._train(step, step, resting, kernels.PLAIN, False, False, True, update, update)
+        self._keeps_gradient = self.has_gradient = True
 
     def _train(
         self,
@@ -253,10 +254,11 @@ class CompiledSteps:
         kind: int,
         begins: bool,
         keeps: bool,
+        gathers: bool,
         memory: Tensor,
         squares: Tensor,
-        gathers: bool | None = None,
     ) -> None:
+        """Let ``kernels.train`` take the step, or none, on the memory as it stands."""
         given = (
             self._plan,
             moving,
@@ -264,7 +266,7 @@ class CompiledSteps:
             kind,
             begins,
             keeps,
-            self.has_gradient if gathers is None else gathers,
+            gathers,
             self._params.numpy(),  # anew each time: a copy of an engine has other memory
             self._optimizer.gradient(following).numpy(),
             memory.numpy(),
@@ -272,7 +274,6 @@ class CompiledSteps:
             self._optimizer.update(step).numpy(),
             self._optimizer.update(following).numpy(),
             self._settings,
-            *self._data(),
         )
         self._share_out("train", given, (self._losses, self._sums))
 
@@ -281,12 +282,8 @@ class CompiledSteps:
         with np.errstate(over="ignore"):
             trials = rates.astype(np.float32)
         losses = np.empty(rates.shape)
-        given = (self._plan, trials, self._params.numpy(), direction.numpy(), *self._data())
-        self._share_out("probe", given, (losses,))
+        self._share_out("probe", (self._plan, trials, self._params.numpy(), direction.numpy()), (losses,))
         return losses
-
-    def _data(self) -> tuple[NDArray[Any], ...]:
-        return self._minibatches.index(), self._inputs, self._labels, self._values
 
     def _share_out(self, name: str, given: tuple[Any, ...], into: tuple[Array, ...]) -> None:
         """Let threads, this one among them, take parts of the replicas until none is left."""
@@ -298,11 +295,11 @@ class CompiledSteps:
         for part in itertools.pairwise(edges):
             parts.put(part)
         name += "_wide" if self._is_wide else "_narrow"
-        kernel = getattr(kernels, name)
+        kernel, data = getattr(kernels, name), (self._minibatches.index(), self._inputs, self._labels, self._values)
         _say_that_it_takes_long(name, kernel)
 
         def take(number: int) -> None:
-            self._take(kernel, given, into, parts, number)
+            self._take(kernel, (*given, data), into, parts, number)
 
         waiting: list[Future[None]] = []
         try:
@@ -342,7 +339,7 @@ class CompiledSteps:
             except Empty:
                 return
             try:
-                kernel(*given, *self._memory[number], *into, first, last)
+                kernel(*given, self._memory[number], *into, first, last)
             except (OSError, EOFError, UnpicklingError) as error:  # before it has begun
                 folder = kernel.stats.cache_path
                 raise InputError(

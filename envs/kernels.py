@@ -6,6 +6,8 @@ Products go by tiles of four rows, whose sums the compiler keeps in vector regis
 the next tile needs is asked for while one is worked on, and columns in which the minibatch has nothing but 0 are left
 out: these are the ``wide`` ones, for minibatches small enough to stay in the cache as well. It needs numba, and
 ``envs.compiled`` calls it.
+
+All of it stands in one file: what numba keeps on disk it takes for the newest as long as that file is the same.
 """
 
 from __future__ import annotations
@@ -244,8 +246,9 @@ def _sums(factors, b, out, soon):
 @_compiled
 def _ask_for_row(inputs, at):
     """Ask for a row of the inputs."""
-    for d in range(0, inputs.shape[1], LINE):
-        _ask(inputs[at], d)
+    row = inputs[at]
+    for d in range(0, row.size, LINE):
+        _ask(row, d)
 
 
 @_compiled
@@ -297,13 +300,14 @@ def _find_blocks(inputs, index, seen, blocks):
             seen[d] |= bits[d]
     count = 0
     for begin in range(0, width - 3, 4):
+        seen[begin] |= seen[begin + 1] | seen[begin + 2] | seen[begin + 3]
         blocks[count] = begin
-        count += 1 if (seen[begin] | seen[begin + 1] | seen[begin + 2] | seen[begin + 3]) else 0
+        count += 1 if seen[begin] else 0
     missing = -count % (LINE // 4)
     if width % 4 or 4 * (count + missing) > width * 7 // 8:
         return 0
     for begin in range(0, width, 4):
-        if missing and not (seen[begin] | seen[begin + 1] | seen[begin + 2] | seen[begin + 3]):
+        if missing and not seen[begin]:
             blocks[count] = begin
             count += 1
             missing -= 1
@@ -472,21 +476,22 @@ def _forward(plan, moves, rate, p, update, x, batch, scratch, blocks, tile):
 
 @_compiled
 def _minibatch(inputs, labels, values, index, x, y, target, seen, blocks):
-    """Gather a stream's minibatch; return how many columns there are, and how many blocks of them, 0 if it is all."""
+    """Gather a stream's minibatch; return its inputs, and which blocks of columns these are, none if it is all."""
     batch, used, count = index.size, inputs.shape[1], 0
     if blocks is not None:
         count = _find_blocks(inputs, index, seen, blocks)
         used = 4 * count if count else used
         for b in range(batch if count else 0):
             _pack(inputs[index[b]], blocks[:count], x[b * used : (b + 1) * used])
+    rows = x[: batch * used].reshape(batch, used)
     if count == 0:
-        _gather(inputs, index, x.reshape(batch, used))
+        _gather(inputs, index, rows)
     for b in range(batch):
         if labels.size:
             y[b] = labels[index[b]]
         else:
             target[b] = values[index[b]]
-    return used, count
+    return rows, None if blocks is None else blocks[:count]
 
 
 @_compiled
@@ -588,18 +593,8 @@ def train(
     update,
     proposed,
     settings,
-    index,
-    inputs,
-    labels,
-    values,
-    x,
-    y,
-    target,
-    scratch,
-    part,
-    seen,
-    blocks,
-    tile,
+    data,
+    space,
     losses,
     sums,
     first,
@@ -622,30 +617,24 @@ def train(
         update: u of the step that is taken, (R, P).
         proposed: where that of the next step is to stand, (R, P).
         settings: see ``_propose``, (R, 8).
-        index: which rows of the data are each stream's minibatch, (S, B).
-        inputs: (N, D).
-        labels: (N,), none where the loss is a squared error.
-        values: (N, O), none where it is a cross-entropy.
-        x: memory for a minibatch's inputs, (B · D,).
-        y: for its labels, (B,), none where the loss is a squared error.
-        target: for its values, (B, O), none where it is a cross-entropy.
-        scratch: for activations: all of them, and twice the widest.
-        part: for the part of a gradient that is worked out at once.
-        seen: for which columns are used, (D,), for ``train_wide``; else None.
-        blocks: for these columns, (D // 4 + 1,), or None.
-        tile: for four rows of weights, (4 D,), or None.
+        data: which rows of the data are each stream's minibatch, (S, B); inputs, (N, D); labels, (N,), none where the
+            loss is a squared error; values, (N, O), none where it is a cross-entropy.
+        space: memory to work in. For a minibatch's inputs, (B · D,), labels, (B,), and values, (B, O), of the latter
+            two none where there are none in the data; for activations, all of them and twice the widest; for all
+            parameters of a replica, or the part of a gradient that is worked out at once; and for ``train_wide``, else
+            None, for which columns are used, (D,), for these columns, (D // 4 + 1,), for four rows of weights, (4 D,).
         losses: (R,), written.
         sums: (R, 6), written.
         first: the first replica.
         last: the one after the last.
     """
+    index, inputs, labels, values = data
+    x, y, target, scratch, part, seen, columns, tile = space
     share, at = params.shape[0] // index.shape[0], -1
-    batch, used, count = index.shape[1], inputs.shape[1], 0
     for row in range(first, last):
-        stream = row // share
-        if stream != at:
-            at = stream
-            used, count = _minibatch(inputs, labels, values, index[stream], x, y, target, seen, blocks)
+        if row // share != at:
+            at = row // share
+            given, blocks = _minibatch(inputs, labels, values, index[at], x, y, target, seen, columns)
         sums[row] = 0.0
         losses[row] = _train(
             plan,
@@ -662,38 +651,18 @@ def train(
             update[row],
             proposed[row],
             settings[row],
-            x[: batch * used].reshape(batch, used),
+            given,
             y,
             target,
             scratch,
-            None if blocks is None else blocks[:count],
+            blocks,
             tile,
             sums[row],
         )
 
 
 @_compiled
-def probe(
-    plan,
-    rates,
-    params,
-    direction,
-    index,
-    inputs,
-    labels,
-    values,
-    x,
-    y,
-    target,
-    scratch,
-    trial,
-    seen,
-    blocks,
-    tile,
-    losses,
-    first,
-    last,
-):
+def probe(plan, rates, params, direction, data, space, losses, first, last):
     """Work out the losses of the replicas from ``first`` to ``last`` after trial steps, which are not taken.
 
     Args:
@@ -701,44 +670,23 @@ def probe(
         rates: T for each replica, (R, T).
         params: (R, P).
         direction: what the rates multiply, (R, P).
-        index: see ``train``.
-        inputs: see ``train``.
-        labels: see ``train``.
-        values: see ``train``.
-        x: see ``train``.
-        y: see ``train``.
-        target: see ``train``.
-        scratch: see ``train``.
-        trial: for a replica's parameters, a whole row of ``params``.
-        seen: see ``train``.
-        blocks: see ``train``.
-        tile: see ``train``.
+        data: see ``train``.
+        space: see ``train``.
         losses: (R, T), written.
         first: the first replica.
         last: the one after the last.
     """
-    share, at = params.shape[0] // index.shape[0], -1
-    batch, used, count = index.shape[1], inputs.shape[1], 0
+    index, inputs, labels, values = data
+    x, y, target, scratch, trial, seen, columns, tile = space
+    share, at, batch, top = params.shape[0] // index.shape[0], -1, index.shape[1], plan[plan.shape[0] - 1, 3]
     for row in range(first, last):
-        stream = row // share
-        if stream != at:
-            at = stream
-            used, count = _minibatch(inputs, labels, values, index[stream], x, y, target, seen, blocks)
+        if row // share != at:
+            at = row // share
+            given, blocks = _minibatch(inputs, labels, values, index[at], x, y, target, seen, columns)
         for number in range(rates.shape[1]):
             _try(params[row], direction[row], rates[row, number], trial)
-            outputs = _forward(
-                plan,
-                False,
-                _F(0.0),
-                trial,
-                trial,
-                x[: batch * used].reshape(batch, used),
-                batch,
-                scratch,
-                None if blocks is None else blocks[:count],
-                tile,
-            )
-            losses[row, number], _ = _loss(scratch, outputs, plan[plan.shape[0] - 1, 3], batch, y, target)
+            outputs = _forward(plan, False, _F(0.0), trial, trial, given, batch, scratch, blocks, tile)
+            losses[row, number], _ = _loss(scratch, outputs, top, batch, y, target)
 
 
 @partial(_compiled, inline=False)

@@ -35,7 +35,9 @@ class Tanh(nn.Tanh):
 
 
 def quicken(policy: nn.Module) -> None:
-    """Put this tanh where a policy has torch's; what is saved of it stays the same."""
+    """Put this tanh where a policy on the CPU has torch's; what is saved of it stays the same."""
+    if any(part.device.type != "cpu" for part in policy.parameters()):
+        return
     for module in list(policy.modules()):
         for name, part in module.named_children():
             if type(part) is nn.Tanh:

@@ -114,8 +114,7 @@ def make_model(plan: Plan, env: VecMonitor, tensorboard: Path | None, device: st
             )
     except (AssertionError, TypeError, ValueError) as error:
         raise InputError(f"{plan.algorithm.title} cannot be made with {parameters}: {error}") from error
-    if model.device.type == "cpu":
-        quicken(model.policy)
+    quicken(model.policy)
     if hold:
         _prefer_holding(model, plan, hold)
     export(model, plan.settings, plan.algo, {})  # what could not be saved as an agent is said before it is trained

@@ -66,8 +66,7 @@ class Timed:
         self.seconds = {"environment": 0.0, "update": 0.0, "all": 0.0}
         self.collected = collected
         self.model = PPO("MlpPolicy", VecMonitor(env), seed=0, device=device, **parameters)
-        if self.model.device.type == "cpu":
-            quicken(self.model.policy)
+        quicken(self.model.policy)
         env.step_wait = self._clocked("environment", env.step_wait)
         self.model.train = self._clocked("update", self.model.train)  # type: ignore[method-assign]
 

@@ -1,13 +1,12 @@
 """A guard on ratios measured in one sitting: the batched environment against the loop everybody writes."""
 
-import time
-
 import numpy as np
 import pytest
 import torch
 
 from experiments.speed.measure import Env, Plain, rate_of, steps
-from lrcontrol.envs import Task, TrainingVectorEnv, make_task, mlp
+from experiments.speed.sweep import Variant
+from lrcontrol.envs import Task, make_task, mlp
 
 ROWS = {"single": (None, None), "own-minibatches": (256, None), "shared-minibatch": (256, 1)}
 # Seen, beside other work or not, in times the plain loop: 0.54 to 0.71, 9.8 to 14.4 and 14.2 to 17.4 by torch's steps,
@@ -33,11 +32,11 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-def against_plain(plain, env):
-    """Return how many times as many steps a second the environment takes, the median of five in turn."""
-    for contender in (plain, env):
+def times_as_fast(one, other):
+    """Return how many times as many steps a second the other takes, the median of five in turn."""
+    for contender in (one, other):
         contender.step()
-    return np.median([rate_of(env, 0.15) / rate_of(plain, 0.15) for _ in range(5)])
+    return np.median([rate_of(other, 0.15) / rate_of(one, 0.15) for _ in range(5)])
 
 
 @pytest.mark.parametrize("way", ["compiled", "torch"])
@@ -49,7 +48,7 @@ def test_an_environment_keeps_its_distance_to_a_plain_loop(one_thread, kind, way
     rows, streams = ROWS[kind]
     task = make_task("digits-mlp")
     contenders = Plain(task, "sgd", "cpu"), Env(task, "sgd", "cpu", rows, streams, way == "compiled")
-    assert against_plain(*contenders) > LEAST[way, kind]
+    assert times_as_fast(*contenders) > LEAST[way, kind]
 
 
 def wide() -> Task:
@@ -67,26 +66,13 @@ def test_so_does_a_wide_network_whose_steps_are_compiled(one_thread, streams):
     pytest.importorskip("numba", reason="numba is not installed")
     task = wide()
     contenders = Plain(task, "adamw", "cpu"), Env(task, "adamw", "cpu", 64, streams, True)
-    assert against_plain(*contenders) > LEAST_WIDE[streams]
+    assert times_as_fast(*contenders) > LEAST_WIDE[streams]
 
 
 def test_probes_cost_as_much_as_a_step_again(one_thread):
     """Two forward passes are two thirds of a step's products, and with all else about as long: 2.0 was seen."""
     pytest.importorskip("numba", reason="numba is not installed")
+    task = make_task("digits-mlp")
     with steps(True):
-        envs = [
-            TrainingVectorEnv(256, task="digits-mlp", multipliers=(0.5, 1.0, 2.0), features=(feature,), device="cpu")
-            for feature in ("loss_change", "probe_slope")
-        ]
-    for env in envs:
-        env.reset(seed=0, options={"lr0": 1e-3})
-    ratios = []
-    for _ in range(5):
-        seconds = []
-        for env in envs:
-            began = time.perf_counter()
-            for _ in range(20):
-                env.step(np.ones(256, dtype=int))
-            seconds.append(time.perf_counter() - began)
-        ratios.append(seconds[1] / seconds[0])
-    assert np.median(ratios) < 2.7
+        plain, probing = (Variant(task, "cpu", features=(feature,)) for feature in ("loss_change", "probe_slope"))
+    assert times_as_fast(probing, plain) < 2.7
